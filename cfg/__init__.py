@@ -1,0 +1,1 @@
+"""The packaged configuration: default.yaml is the source of every key."""

@@ -1,0 +1,1 @@
+"""Named presets of yolo-lt keys."""

@@ -1,0 +1,184 @@
+"""Our keys: read from cfg/default.yaml, type-checked, split from Ultralytics' keys. No torch, no ultralytics.
+
+`cfg/default.yaml` is the one source: a line `key: value # (kinds) meaning` gives name, default, accepted values and
+help. `kinds` are alternatives separated by `|`: `bool`, `path`, `two numbers`, `number` or `integer` with an optional
+range (`> 0`, `in [0, 1)`), and anything else is a literal choice.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from yolo_lt.errors import LTError, UsageError
+
+_SECTION = re.compile(r"^# (?P<title>.+?) --- (?P<verbs>[\w, -]+)$")
+_KEY = re.compile(r"^(?P<name>\w+): (?P<value>.*?) # \((?P<kinds>.+?)\) (?P<help>.+)$")
+_RANGE = re.compile(r"^(number|integer)(?: (>=|>) (\S+)| in ([\[(])(\S+), (\S+?)([\])]))?$")
+_NON_LITERALS = ("bool", "path", "two numbers")
+
+
+@dataclass(frozen=True)
+class Key:
+    """One line of cfg/default.yaml."""
+
+    name: str
+    default: Any
+    kinds: tuple[str, ...]
+    help: str
+    section: str
+    verbs: tuple[str, ...]
+
+    @property
+    def choices(self) -> list[str]:
+        """The literal choices among the kinds."""
+        return [k for k in self.kinds if k not in _NON_LITERALS and not _RANGE.match(k)]
+
+
+@cache
+def keys() -> dict[str, Key]:
+    """Every yolo-lt key by name, in the order of cfg/default.yaml."""
+    text = files("yolo_lt.cfg").joinpath("default.yaml").read_text(encoding="utf-8")
+    found: dict[str, Key] = {}
+    section, verbs = "", tuple[str, ...]()
+    for line in text.splitlines():
+        if m := _SECTION.match(line):
+            section, verbs = m["title"], tuple(v.strip() for v in m["verbs"].split(","))
+        elif m := _KEY.match(line):
+            kinds = tuple(k.strip() for k in m["kinds"].split("|"))
+            key = Key(m["name"], None, kinds, m["help"], section, verbs)
+            found[key.name] = replace(key, default=_convert(key, parse_value(m["value"])))
+    return found
+
+
+@cache
+def ultralytics_defaults() -> dict[str, Any]:
+    """Ultralytics' own keys and defaults, read from its default.yaml without importing the package."""
+    spec = importlib.util.find_spec("ultralytics")
+    if spec is None or not spec.origin:
+        raise LTError("Ultralytics is not installed: pip install 'ultralytics>=8.4.180,<8.5'")
+    return yaml.safe_load((Path(spec.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8"))
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as Python: numbers, lists and tuples, true/false/none; anything else stays text."""
+    words = {"true": True, "false": False, "none": None, "null": None, "": None}
+    if text.strip().lower() in words:
+        return words[text.strip().lower()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError):
+        return text
+
+
+def split(args: dict[str, Any], verb: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split the keys of one call into ours (checked) and Ultralytics' (passed through).
+
+    Returns:
+        The given yolo-lt keys, without defaults, and the remaining Ultralytics keys.
+
+    Raises:
+        UsageError: An unknown key, a key that cannot act in this verb, or a value of the wrong kind.
+    """
+    args = _with_cfg_file(args)
+    ours = {k: v for k, v in args.items() if k in keys()}
+    theirs = {k: v for k, v in args.items() if k not in keys()}
+    for name in theirs:
+        if name not in ultralytics_defaults() and name not in {"save_dir", "augmentations"}:
+            raise UsageError(_unknown(name, [*keys(), *ultralytics_defaults()], "key"))
+    for name, value in ours.items():
+        if verb not in keys()[name].verbs:
+            raise UsageError(f"{name} does not act in '{verb}'; it belongs to {', '.join(keys()[name].verbs)}")
+        ours[name] = check(name, value)
+    return ours, theirs
+
+
+def resolve(ours: dict[str, Any]) -> dict[str, Any]:
+    """Complete the given keys: defaults, then the recipe, then what was given. Every key of ours is in the result."""
+    recipe = ours.get("recipe", keys()["recipe"].default)
+    return {**{k.name: k.default for k in keys().values()}, **load_recipe(recipe), **ours, "recipe": recipe}
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """The keys that recipe `name` sets, checked like given ones."""
+    text = files("yolo_lt.cfg.recipes").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return {k: check(k, v) for k, v in yaml.safe_load(text).items()}
+
+
+def check(name: str, value: Any) -> Any:
+    """The value of key `name` in its proper type.
+
+    Raises:
+        UsageError: The value is none of the kinds that cfg/default.yaml lists.
+    """
+    return _convert(keys()[name], value)
+
+
+def _convert(key: Key, value: Any) -> Any:
+    for kind in key.kinds:
+        accepted, converted = _match(kind, value)
+        if accepted:
+            return converted
+    choices = difflib.get_close_matches(str(value), key.choices, n=1)
+    hint = f"; did you mean {choices[0]}?" if choices else ""
+    raise UsageError(f"{key.name}={value}: expected {' | '.join(key.kinds)}{hint}")
+
+
+def _match(kind: str, value: Any) -> tuple[bool, Any]:
+    """Whether the value is of this kind, and the value in its type."""
+    if m := _RANGE.match(kind):
+        ok = _is_number(value) and (m[1] == "number" or float(value).is_integer()) and _in_range(m, float(value))
+        return ok, (int(value) if m[1] == "integer" else float(value)) if ok else None
+    if kind == "bool":
+        return isinstance(value, bool) or value in (0, 1), bool(value)
+    if kind == "two numbers":
+        ok = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
+        return ok, list(value) if ok else None
+    if kind == "path":
+        ok = isinstance(value, Path) or (isinstance(value, str) and Path(value).suffix != "")
+        return ok, str(value)
+    literal = "none" if value is None else str(value)  # `sampler=none` reads as None on the command line
+    return literal == kind, kind
+
+
+def _in_range(m: re.Match[str], value: float) -> bool:
+    if m[2]:
+        return value >= float(m[3]) if m[2] == ">=" else value > float(m[3])
+    if m[4]:
+        low, high = float(m[5]), float(m[6])
+        above = value >= low if m[4] == "[" else value > low
+        return above and (value <= high if m[7] == "]" else value < high)
+    return value == value  # not NaN
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _with_cfg_file(args: dict[str, Any]) -> dict[str, Any]:
+    """Merge Ultralytics' `cfg=file.yaml` below the other arguments, so that it may hold our keys as well."""
+    if not args.get("cfg"):
+        return args
+    path = Path(str(args["cfg"]))
+    try:
+        loaded = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as e:
+        raise LTError(f"cfg={path} cannot be read as YAML: {e}") from None
+    if not isinstance(loaded, dict):
+        raise LTError(f"cfg={path}: expected lines of 'key: value'")
+    return {**loaded, **{k: v for k, v in args.items() if k != "cfg"}}
+
+
+def _unknown(name: str, known: Iterable[str], what: str) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"unknown {what} '{name}'" + (f"; did you mean '{close[0]}'?" if close else "")
