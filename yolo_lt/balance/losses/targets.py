@@ -1,0 +1,88 @@
+"""Targets of the classification branch, and plain BCE on them: what every loss here starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+
+@dataclass
+class SparseTargets:
+    """Soft targets with at most one non-zero class per anchor, as Ultralytics' assigner makes them.
+
+    Attributes:
+        labels: Class of every anchor, shape (B, A), int64; meaningless on background anchors.
+        foreground: Which anchors have a target, shape (B, A), bool.
+        values: The soft target of the anchor's class, shape (B, A), float.
+        num_classes: C.
+    """
+
+    labels: Tensor
+    foreground: Tensor
+    values: Tensor
+    num_classes: int
+
+    def dense(self) -> Tensor:
+        """The same targets as a tensor of shape (B, A, C)."""
+        out = self.values.new_zeros((*self.labels.shape, self.num_classes))
+        rows = self.foreground.nonzero(as_tuple=True)
+        out[(*rows, self.labels[rows])] = self.values[rows]
+        return out
+
+
+@dataclass
+class Positives:
+    """The positive entries of a batch: P triples (image, anchor, class) and their soft targets.
+
+    Attributes:
+        index: Image, anchor and class of each entry, each shape (P,), int64.
+        y: Soft target of each entry, shape (P,), float32 or better.
+        foreground: Which anchors hold an object, shape (B, A), bool.
+    """
+
+    index: tuple[Tensor, Tensor, Tensor]
+    y: Tensor
+    foreground: Tensor
+
+
+def positives(targets: Tensor | SparseTargets, ctx: dict | None, dtype: torch.dtype) -> Positives:
+    """Positive entries (y > 0) of dense (B, A, C) or sparse targets; `ctx["foreground"]` names the foreground."""
+    given = (ctx or {}).get("foreground")
+    if isinstance(targets, SparseTargets):
+        b, a = targets.foreground.nonzero(as_tuple=True)
+        index = (b, a, targets.labels[b, a])
+        return Positives(index, targets.values[b, a].to(dtype), targets.foreground if given is None else given)
+    index = targets.nonzero(as_tuple=True)
+    if given is None:
+        given = torch.zeros(targets.shape[:2], dtype=torch.bool, device=targets.device)
+        given[index[:2]] = True
+    return Positives(index, targets[index].to(dtype), given)
+
+
+def as_float(logits: Tensor) -> Tensor:
+    """Logits in float32 or better: under AMP they arrive in half precision, where sums and powers overflow."""
+    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def valid_of(ctx: dict | None) -> Tensor | None:
+    """The mask of valid entries, broadcastable to (B, A, C); None where all are valid."""
+    return (ctx or {}).get("valid")
+
+
+def bce_sum(z: Tensor, pos: Positives, valid: Tensor | None = None) -> Tensor:
+    """Sum of binary cross-entropy over all entries: softplus(z) - y z, where only positives have y > 0. Scalar."""
+    negative = softplus(z)
+    if valid is not None:
+        negative = negative * valid
+        return negative.sum() - (z[pos.index] * pos.y * valid.expand_as(z)[pos.index]).sum()
+    return negative.sum() - (z[pos.index] * pos.y).sum()
+
+
+def bce_at(z: Tensor, pos: Positives, valid: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy at the positive entries, shape (P,)."""
+    at = z[pos.index]
+    loss = softplus(at) - at * pos.y
+    return loss if valid is None else loss * valid.expand_as(z)[pos.index]
