@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.targets import Positives, bce_at, bce_sum
@@ -26,9 +25,7 @@ def positives_form(z: Tensor, pos: Positives, w: Tensor, valid: Tensor | None) -
 
 def column_form(z: Tensor, pos: Positives, w: Tensor, valid: Tensor | None) -> Tensor:
     """Weigh every entry of class c by w_c, positives and negatives alike (Ultralytics' cls_pw with these weights)."""
-    negative = softplus(z) * w if valid is None else softplus(z) * valid * w
-    gain = z[pos.index] * pos.y * w[pos.index[2]]
-    return negative.sum() - (gain if valid is None else gain * valid.expand_as(z)[pos.index]).sum()
+    return bce_sum(z, pos, w if valid is None else w * valid)
 
 
 def row_form(z: Tensor, pos: Positives, w: Tensor, valid: Tensor | None) -> Tensor:

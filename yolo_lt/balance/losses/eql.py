@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.targets import Positives, bce_sum
@@ -35,7 +35,8 @@ class EQL(Loss):
         """Sum over all entries less what foreground rows give rare classes as negatives, scalar."""
         rare = self.rare.to(z.device)
         b, a = pos.foreground.nonzero(as_tuple=True)
-        dropped = softplus(z[b[:, None], a[:, None], rare])  # (foreground rows, rare classes)
+        at = z[b[:, None], a[:, None], rare]  # (foreground rows, rare classes)
+        dropped = binary_cross_entropy_with_logits(at, torch.zeros_like(at), reduction="none")
         if valid is not None:
             dropped = dropped * valid.expand_as(z)[b[:, None], a[:, None], rare]
         return bce_sum(z, pos, valid) - (dropped * self._negative(z, pos, b, a, rare)).sum()
