@@ -1,0 +1,64 @@
+"""Two ways of training against each other: paired differences over the same images, and over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from yolo_lt.errors import LTError
+from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval, replicate_means
+from yolo_lt.evaluate.matching import Matches
+from yolo_lt.evaluate.metrics import class_metrics, set_means
+
+
+def paired_difference(
+    ours: Sequence[Matches],
+    baseline: Sequence[Matches],
+    sets: Sequence[np.ndarray],
+    replicates: int = 1000,
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean difference ours - baseline with its 95 % interval, images and seeds resampled.
+
+    Run k of one side is paired with run k of the other (the same training seed). A replicate draws images and, of
+    several pairs, pairs with replacement; both sides of a pair meet the same images.
+
+    Args:
+        ours: Matches of one run per seed.
+        baseline: The same for the baseline, in the same order of seeds, on the same images.
+        sets: Class indices of each set (bin).
+        replicates: Number of replicates.
+        seed: Seed of the bootstrap.
+
+    Returns:
+        Difference, shape (len(sets), 4), columns AP, AP50, AP75, AR, and interval, shape (2, len(sets), 4); NaN where
+        a set has no ground truth.
+
+    Raises:
+        LTError: Different numbers of runs, or runs on different images.
+    """
+    if len(ours) != len(baseline) or not ours:
+        raise LTError(f"a paired comparison needs as many runs on both sides, got {len(ours)} and {len(baseline)}")
+    ids = ours[0].image_ids
+    if any(len(m.image_ids) != len(ids) or (m.image_ids != ids).any() for m in (*ours, *baseline)):
+        raise LTError("the runs were validated on different images, so they cannot be paired")
+    plain = [
+        set_means(class_metrics(a), sets) - set_means(class_metrics(b), sets)
+        for a, b in zip(ours, baseline, strict=True)
+    ]
+    weights = list(image_weights(len(ids), replicates, seed))
+    pairs = np.stack(
+        [
+            replicate_means(a, sets, weights) - replicate_means(b, sets, weights)
+            for a, b in zip(ours, baseline, strict=True)
+        ]
+    )
+    drawn = np.random.default_rng((seed, 1)).integers(0, len(ours), size=(replicates, len(ours)))
+    resampled = pairs[drawn.T, np.arange(replicates)].mean(axis=0)
+    return np.mean(plain, axis=0), percentile_interval(resampled)
+
+
+def verdict(low: float, high: float) -> str:
+    """What an interval of a difference says in a word."""
+    return "better" if low > 0 else "worse" if high < 0 else "no difference shown"
