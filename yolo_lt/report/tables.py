@@ -1,0 +1,129 @@
+"""Terminal tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yolo_lt.balance import exposure
+from yolo_lt.balance.plan import CSV_HEADER, Plan
+from yolo_lt.dataset.stats import imbalance
+from yolo_lt.evaluate.compare import verdict
+
+MAX_CLASS_ROWS = 60  # beyond that the terminal shows the two ends; class_stats.csv has them all
+METRICS = ("AP", "AP50", "AP75", "AR")
+PER_CLASS = ("id", "name", "bin", "train_images", "train_instances", "n_gt", "AP", "AP50", "AP75")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Rows under a header, columns aligned: text left, numbers right; None is shown as '-'."""
+    cells = [list(header)] + [[_text(v) for v in row] for row in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    left = [all(isinstance(row[i], str) for row in rows) for i in range(len(header))]
+    lines = [
+        "  ".join(c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(row, widths, left, strict=True))
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
+    """What will act, on what, and by how much per bin."""
+    keys = plan.keys
+    acts = []
+    if plan.samples:
+        partners = "balanced" if keys["balance_partners"] else "Ultralytics' own"
+        acts.append(f"sampler={keys['sampler']} with {partners} mosaic, mixup and cutmix partners")
+    if plan.reweighs:
+        acts.append(f"cls_loss={keys['cls_loss']} on {' and '.join(branches)}")
+    head = f"recipe={keys['recipe']}: " + ("; ".join(acts) or "nothing is changed, training is stock Ultralytics")
+    header = ("bin", "classes", "images", "instances", "repeat", "exposure x", "loss weight")
+    return "\n".join([head, *plan.notes, f"bins: {plan.bins.rule}", table(header, plan.bin_rows())])
+
+
+def stats_text(plan: Plan) -> str:
+    """The data set's classes, imbalance, and what the recipe would do."""
+    s = plan.stats
+    rows = sorted(plan.rows(), key=lambda r: -r[3])
+    if len(rows) > MAX_CLASS_ROWS:
+        half = MAX_CLASS_ROWS // 2
+        gap = ("", f"... {len(rows) - 2 * half} more in class_stats.csv ...", *[""] * (len(CSV_HEADER) - 2))
+        rows = [*rows[:half], gap, *rows[-half:]]
+    empty = int((s.image_counts == 0).sum())
+    size = f"{s.num_images} images, {len(s.classes)} instances, {s.num_classes} classes ({empty} without an image)"
+    measures = [
+        (what, *imbalance(counts).values())
+        for what, counts in (("images", s.image_counts), ("instances", s.instance_counts))
+    ]
+    header = ("imbalance", "max/min", "gini", "entropy", "effective classes")
+    return "\n\n".join([size, table(CSV_HEADER, rows), table(header, measures), plan_text(plan)])
+
+
+def acted_text(exposure_csv: Path, losses: dict[str, Any]) -> str:
+    """What acted in a finished training: realised exposure by bin, and the batches that the loss saw."""
+    parts = [f"cls_loss acted on {loss.batches} batches of {name}" for name, loss in losses.items()]
+    if exposure_csv.exists():
+        rows = [(name, a, int(t), t / a, int(b)) for name, a, t, b in exposure.bin_totals(exposure_csv)]
+        header = ("bin", "tiles asked", "tiles drawn", "drawn/asked", "boxes that survived")
+        parts.append("realised exposure, images that hold a class of the bin:\n" + table(header, rows))
+    return "what acted: " + ("\n".join(parts) or "nothing, as recipe=baseline asks")
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """The table by bin, with 95 % intervals and the protocol that the numbers mean nothing without."""
+    rows = []
+    for name, m in report["metrics"].items():
+        if m is not None:
+            values = [_with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
+            rows.append((name, f"{m['n_evaluated']}/{m['n_classes']}", m["n_gt"], *values))
+    head = (
+        f"protocol {report['protocol']}, {report['max_det']} detections per image and class, split {report['split']}, "
+        f"bins: {report['bins']['rule']}"
+    )
+    return head + "\n" + table(("bin", "classes", "boxes", *METRICS), rows)
+
+
+def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def per_class_rows(report: dict[str, Any]) -> list[tuple]:
+    """per_class.csv: a header and one row per class; an empty cell where the split has no ground truth."""
+    return [PER_CLASS, *(tuple(c[k] for k in PER_CLASS) for c in report["per_class"])]
+
+
+def comparison_text(
+    reports: Sequence[dict[str, Any]], names: Sequence[str], difference: Any, interval: Any, metric: str = "AP50"
+) -> str:
+    """One metric of two runs side by side by bin, with the paired difference second - first and its 95 % interval.
+
+    Args:
+        reports: Two reports (schema 1) on one ground truth.
+        names: What to call them.
+        difference: Shape (4, 4): all, head, medium, tail by AP, AP50, AP75, AR.
+        interval: Shape (2, 4, 4), its bounds.
+        metric: The metric shown.
+    """
+    column = METRICS.index(metric)
+    rows = []
+    for i, name in enumerate(("all", "head", "medium", "tail")):
+        sides = [r["metrics"][name] for r in reports]
+        if any(m is None for m in sides):
+            continue
+        values = [_with_interval(m[metric], (m["ci95"] or {}).get(metric)) for m in sides]
+        low, high = (float(bound[i, column]) for bound in interval)
+        delta = f"{float(difference[i, column]):+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append((f"{metric} {name}", *values, delta, verdict(low, high)))
+    header = ("", *names, f"{names[1]} - {names[0]}", f"{names[1]} is")
+    first = reports[0]
+    note = f"protocol {first['protocol']}, {first['max_det']} detections per image and class, split {first['split']}"
+    return f"{table(header, rows)}\n{note}; 95 % intervals from {first['bootstrap']['replicates']} image resamples"
