@@ -1,0 +1,102 @@
+"""The training data set: mosaic, mixup and cutmix partners drawn by the factors, and the draws recorded."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+from ultralytics.data.augment import BaseMixTransform, Compose, Mosaic
+from ultralytics.data.dataset import YOLODataset
+
+
+class BalancedDataset(YOLODataset):
+    """Ultralytics' data set with partners that follow the sampler; every sample carries its source images.
+
+    Stock mosaic takes its partners from the distinct images loaded of late, mixup and cutmix (and mosaic with
+    cache=ram) from all images alike, so a sampler's bias reaches only the first of four tiles.
+    """
+
+    factors: np.ndarray
+    balance_partners: bool
+    recent: list[int]
+    tiles: list[int]
+
+    @classmethod
+    def adopt(cls, dataset: YOLODataset, factors: np.ndarray, balance_partners: bool) -> BalancedDataset:
+        """Turn a data set that Ultralytics built into ours, in place: its builder has no argument for the class."""
+        dataset.__class__ = cls
+        dataset.factors, dataset.balance_partners = factors, balance_partners
+        dataset.recent, dataset.tiles = [], []
+        dataset._install_partners(dataset.transforms)
+        return dataset
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The transformed sample, with `lt_tiles`: the indices of all images it is made of."""
+        self.tiles = []
+        self._remember(index)
+        sample = super().__getitem__(index)
+        sample["lt_tiles"] = tuple(self.tiles)
+        return sample
+
+    def get_image_and_label(self, index: int) -> dict[str, Any]:
+        """Load one source image; every tile of a mosaic, mixup or cutmix comes through here."""
+        self.tiles.append(index)
+        return super().get_image_and_label(index)
+
+    def build_transforms(self, hyp: Any) -> Compose:
+        """Ultralytics' transforms, rebuilt when mosaic closes, with our partner rule."""
+        return self._install_partners(super().build_transforms(hyp))
+
+    def _install_partners(self, transforms: Compose) -> Compose:
+        if self.balance_partners:
+            for mix in mix_transforms(transforms):
+                mix.get_indexes = Partners(self, mix)
+        return transforms
+
+    def _remember(self, index: int) -> None:
+        """Keep the last draws, repeats included, as many as Ultralytics keeps distinct images in memory."""
+        self.recent.append(index)
+        if 1 < len(self.recent) >= self.max_buffer_length:
+            self.recent.pop(0)
+
+
+class Partners:
+    """Draws partner indices for one mix transform; it stands where the transform looks up `get_indexes`.
+
+    Mosaic draws from the recent draws of this worker, whose images are in memory and whose law is the sampler's (with
+    cache=ram everything is in memory); mixup, cutmix and copy-paste draw from all images by the factors. With equal
+    factors both are Ultralytics' own law.
+    """
+
+    def __init__(self, dataset: BalancedDataset, mix: BaseMixTransform) -> None:
+        self.dataset = dataset
+        self.count = mix.n - 1 if isinstance(mix, Mosaic) else 0  # 0: the transform expects a single index
+        self.from_recent = isinstance(mix, Mosaic) and mix.buffer_enabled
+        self.borders = np.cumsum(dataset.factors)
+
+    def __call__(self) -> int | list[int]:
+        """One index, or a list of them for mosaic."""
+        if self.from_recent:
+            return random.choices(self.dataset.recent, k=self.count)
+        if not self.count:
+            return self._draw()
+        return [self._draw() for _ in range(self.count)]
+
+    def _draw(self) -> int:
+        at = int(np.searchsorted(self.borders, random.random() * self.borders[-1], side="right"))
+        return min(at, len(self.borders) - 1)
+
+
+def mix_transforms(transform: Any) -> list[BaseMixTransform]:
+    """All mix transforms inside a transform, those inside their own pre-transforms included, each once."""
+    found: dict[int, BaseMixTransform] = {}
+    queue = [transform]
+    while queue:
+        t = queue.pop()
+        if isinstance(t, Compose):
+            queue += t.transforms
+        elif isinstance(t, BaseMixTransform) and id(t) not in found:
+            found[id(t)] = t
+            queue.append(t.pre_transform)
+    return list(found.values())

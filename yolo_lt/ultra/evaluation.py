@@ -1,0 +1,127 @@
+"""`yolo-lt val`: one Ultralytics validation, evaluated by frequency bin and written beside its own results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import ultralytics
+from ultralytics.utils import LOGGER
+
+from yolo_lt import __version__
+from yolo_lt.dataset.bins import Bins, frequency_bins
+from yolo_lt.errors import LTError, UsageError
+from yolo_lt.evaluate import Report, evaluate, save_matches
+from yolo_lt.files import csv_text, write_text
+from yolo_lt.report.tables import per_class_rows, report_text
+from yolo_lt.ultra import labels
+from yolo_lt.ultra.runfiles import bins_of, counts_of, find_lt
+from yolo_lt.ultra.validator import VALIDATORS
+
+
+def run_validation(
+    model: Any, validate: Callable[..., Any], lt: dict[str, Any], bins_given: bool, theirs: dict[str, Any]
+) -> Report:
+    """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw.
+
+    Args:
+        model: The YOLOLT.
+        validate: Ultralytics' unbound-to-us `val`, which takes a validator class.
+        lt: Every yolo-lt key.
+        bins_given: Whether `bins=` was asked for, which then wins over the bins of the training.
+        theirs: Ultralytics' keys.
+
+    Raises:
+        UsageError: Oriented boxes.
+        LTError: Bad data, or another class count than the checkpoint's.
+    """
+    if model.task not in VALIDATORS:
+        raise UsageError(f"'val' of task {model.task} is not in this version yet: {', '.join(VALIDATORS)} are")
+    weights = Path(str(getattr(model, "ckpt_path", None) or model.model_name))
+    split = theirs.get("split") or "val"
+    data = labels.load_data(theirs.get("data") or model.overrides.get("data"), split, lt["allow_download"])
+    if len(model.names) != len(data["names"]):
+        raise LTError(f"{weights} has {len(model.names)} classes and {data['yaml_file']} has {len(data['names'])}")
+    bins, counts = find_bins(weights, data, lt["bins"] if bins_given else None, model.task)
+    labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently here either
+
+    made: list[Any] = []
+
+    def keep(**kw: Any) -> Any:  # Ultralytics forgets the validator it makes
+        made.append(VALIDATORS[model.task](**kw))
+        return made[0]
+
+    validate(validator=keep, **{**theirs, "data": data["yaml_file"]})
+    validator = made[0]
+    truth, found = validator.evaluation_input(data["names"])
+    report = evaluate(
+        *(truth, found, lt["protocol"], bins),
+        max_det=theirs.get("max_det"),
+        bootstrap=lt["bootstrap"],
+        context={**_context(validator, weights, data, split), **_per_class(counts)},
+    )
+    write_report(validator.save_dir, report)
+    return report
+
+
+def find_bins(weights: Path, data: dict[str, Any], rule: Any, task: str) -> tuple[Bins, tuple[np.ndarray, np.ndarray]]:
+    """Bins and training counts: `bins=`, then lt.yaml beside the weights, then the train labels.
+
+    Returns:
+        The bins, and training images and instances per class.
+
+    Raises:
+        LTError: None of the three is there.
+    """
+    lt = find_lt(weights)
+    if lt and lt["names"] == [data["names"][i] for i in range(len(data["names"]))]:
+        counts = counts_of(lt)
+        return (bins_of(lt) if rule is None else frequency_bins(counts[0], rule)), counts
+    try:
+        stats = labels.stats_of(labels.scan(data, "train", task).labels, data["names"])
+    except LTError as e:
+        raise LTError(f"no training counts for the bins: no lt.yaml beside {weights}, and {e}") from None
+    return frequency_bins(stats.image_counts, rule or "auto"), (stats.image_counts, stats.instance_counts)
+
+
+def _context(validator: Any, weights: Path, data: dict[str, Any], split: str) -> dict[str, Any]:
+    """What a reader needs to repeat the measurement."""
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+    return {
+        "task": validator.args.task,
+        "model": str(weights),
+        "weights_sha256": digest,
+        "data": str(data["yaml_file"]),
+        "split": split,
+        "imgsz": validator.args.imgsz,
+        "conf": validator.args.conf,
+        "nms_iou": validator.args.iou,
+        "head_measured": "one2one" if validator.end2end else "one2many",
+        "versions": {
+            "yolo_lt": __version__,
+            "ultralytics": ultralytics.__version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def _per_class(counts: tuple[np.ndarray, np.ndarray]) -> dict[str, dict[int, int]]:
+    names = ("train_images", "train_instances")
+    return {name: dict(enumerate(c.tolist())) for name, c in zip(names, counts, strict=True)}
+
+
+def write_report(folder: Path, report: Report) -> None:
+    """Write report.json, matches.npz and per_class.csv, and show the table by bin."""
+    content = report.to_json()
+    write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    save_matches(folder / "matches.npz", report.matches, content["gt_sha256"])
+    write_text(folder / "per_class.csv", csv_text(per_class_rows(content)))
+    LOGGER.info(f"\n{report_text(content)}\n\nreport.json, matches.npz and per_class.csv are in {folder}")

@@ -1,0 +1,197 @@
+"""Ultralytics' trainers with our stream, partners, loss and records. Overrides only; no method is copied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.models.yolo.obb import OBBTrainer
+from ultralytics.models.yolo.pose import PoseTrainer
+from ultralytics.models.yolo.segment import SegmentationTrainer
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, colorstr
+from ultralytics.utils.torch_utils import unwrap_model
+
+from yolo_lt.balance import exposure
+from yolo_lt.balance.losses import Loss, build_loss
+from yolo_lt.balance.plan import Plan, make_plan
+from yolo_lt.report.tables import acted_text, plan_text
+from yolo_lt.ultra.criterion import ClassificationLoss, install
+from yolo_lt.ultra.dataset import BalancedDataset
+from yolo_lt.ultra.labels import stats_of
+from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
+from yolo_lt.ultra.runfiles import write_plan
+
+PREFIX = colorstr("yolo-lt: ")
+if TYPE_CHECKING:  # the mixin comes before each task's own trainer
+    from ultralytics.models.yolo.detect import DetectionTrainer as _Trainer
+else:
+    _Trainer = object
+
+LOSS_KEYS = {"cb": ("cb_beta", "cb_form"), "eql": ("eql_lambda",)}
+
+
+class LTMixin(_Trainer):
+    """What every task's trainer gains. `args.lt` holds all our keys, so args.yaml, resume and DDP children carry them.
+
+    With `sampler=none` and `cls_loss=bce` (recipe=baseline) nothing is installed and training is stock, bit for bit.
+    """
+
+    last: Path
+    best: Path
+    plan: Plan
+    counted: exposure.Exposure | None = None
+    losses: dict[str, ClassificationLoss]
+
+    def __init__(
+        self,
+        cfg: Any = DEFAULT_CFG,
+        overrides: dict[str, Any] | None = None,
+        _callbacks: dict | None = None,
+        lt: dict[str, Any] | None = None,
+    ) -> None:
+        """Take our keys from `lt`, a DDP parent's overrides or, on resume, the checkpoint."""
+        base = {
+            **(cfg if isinstance(cfg, dict) else vars(cfg)),
+            "lt": lt or (overrides or {}).get("lt") or {},
+        }
+        self.losses = {}
+        super().__init__(base, overrides, _callbacks)
+
+    # What it sees ----------------------------------------------------------------------------------------------------
+    def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
+        """The stock data set; for training with a sampler, adopted by ours."""
+        dataset = super().build_dataset(img_path, mode, batch)
+        if mode == "train":
+            self.plan = make_plan(stats_of(dataset.labels, self.data["names"]), self.args.lt)
+            if self.plan.samples:
+                dataset = BalancedDataset.adopt(dataset, self.plan.factors, self.plan.keys["balance_partners"])
+        return dataset
+
+    def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """The stock loader; for training with a sampler, fed by our index stream."""
+        loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
+        if mode != "train" or not self.plan.samples:
+            return loader
+        fixed = self.plan.keys["epoch_length"] == "fixed"
+        sampler = StreamSampler(self.plan.factors, self.args.seed, *rank_and_world(rank), fixed, self._epoch_now())
+        return with_sampler(loader, sampler)
+
+    def _close_dataloader_mosaic(self) -> None:
+        """Close mosaic; the restarted loader must draw this epoch, though its workers may have prefetched it."""
+        super()._close_dataloader_mosaic()
+        self._restart_stream(self._epoch_now())
+
+    def _handle_nan_recovery(self, epoch: int) -> bool:
+        """After a recovery the epoch is repeated, so its stream is too."""
+        recovered = super()._handle_nan_recovery(epoch)
+        if recovered:
+            self._restart_stream(epoch)
+        return recovered
+
+    def _epoch_now(self) -> int:
+        """The epoch under way; before the first, and when an out-of-memory retry rebuilds the loader, the first."""
+        return getattr(self, "epoch", None) or self.start_epoch
+
+    def _restart_stream(self, epoch: int) -> None:
+        if isinstance(self.train_loader.sampler, StreamSampler):
+            self.train_loader.sampler.epoch = epoch
+            self.train_loader.reset()
+
+    # What it learns from ---------------------------------------------------------------------------------------------
+    def _setup_train(self) -> None:
+        """Ultralytics' set-up, resume included; then our loss, as resume rebuilds the criterion of end-to-end heads."""
+        super()._setup_train()
+        if isinstance(self.train_loader.sampler, StreamSampler):
+            self.train_loader.sampler.epoch = self.start_epoch
+            self.counted = exposure.Exposure(self.plan)
+        if self.plan.reweighs:
+            self.losses = install(unwrap_model(self.model), self._build_loss)
+        if self.ema:  # the copy would validate with our loss and frozen state; stock BCE stays comparable
+            self.ema.ema.criterion = None
+        if RANK in {-1, 0}:
+            write_plan(self.save_dir, self.plan)
+            exposure.rewind(self.save_dir / "exposure.csv", self.start_epoch)
+            LOGGER.info(f"{PREFIX}{plan_text(self.plan, list(self.losses))}")
+
+    def _build_loss(self) -> Loss:
+        keys, stats = self.plan.keys, self.plan.stats
+        own = {k: keys[k] for k in LOSS_KEYS[keys["cls_loss"]]}
+        return build_loss(keys["cls_loss"], stats.image_counts, stats.instance_counts, stats.num_images, **own)
+
+    # Records ---------------------------------------------------------------------------------------------------------
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Count what reaches the network; then Ultralytics' preprocessing."""
+        tiles = batch.pop("lt_tiles", None)
+        if self.counted is not None and tiles is not None:
+            self.counted.add(tiles, batch["cls"].cpu().numpy())
+        return super().preprocess_batch(batch)
+
+    def run_callbacks(self, event: str) -> None:
+        """Follow the run's events by override, which DDP children keep, unlike added callbacks of older releases."""
+        super().run_callbacks(event)
+        if event == "on_train_epoch_start" and self.counted is not None:
+            self.counted.reset()
+        if event == "on_train_epoch_end" and self.counted is not None:
+            self._record(self.counted)
+        if event == "on_train_end" and RANK in {-1, 0}:
+            LOGGER.info(f"{PREFIX}{acted_text(self.save_dir / 'exposure.csv', self.losses)}")
+
+    def _record(self, counts: exposure.Exposure) -> None:
+        """Write the epoch's counts, summed over all processes."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            gathered: list[Any] = [None] * dist.get_world_size()
+            dist.all_gather_object(gathered, (counts.tiles, counts.boxes))
+            counts.tiles, counts.boxes = (sum(x) for x in zip(*gathered, strict=True))
+        if RANK in {-1, 0}:
+            exposure.append(self.save_dir / "exposure.csv", counts.rows(self.epoch + 1))
+
+    def save_model(self) -> bool:
+        """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
+        last, best = self.last, self.best
+        self.last, self.best = (p.with_name(f".{p.name}.tmp") for p in (last, best))
+        try:
+            saved = super().save_model()
+            for temporary, final in ((self.best, best), (self.last, last)):
+                if temporary.exists():
+                    os.replace(temporary, final)
+        finally:
+            for temporary in (self.last, self.best):
+                Path(temporary).unlink(missing_ok=True)
+            self.last, self.best = last, best
+        return saved
+
+    def get_validator(self) -> Any:
+        """Ultralytics' validator of the task; it checks its arguments again and knows no `lt`."""
+        lt = self.args.lt
+        del self.args.lt
+        try:
+            return super().get_validator()
+        finally:
+            self.args.lt = lt
+
+
+class LTDetectionTrainer(LTMixin, DetectionTrainer):
+    """Detection."""
+
+
+class LTSegmentationTrainer(LTMixin, SegmentationTrainer):
+    """Instance segmentation."""
+
+
+class LTPoseTrainer(LTMixin, PoseTrainer):
+    """Pose."""
+
+
+class LTOBBTrainer(LTMixin, OBBTrainer):
+    """Oriented boxes."""
+
+
+TRAINERS = {
+    "detect": LTDetectionTrainer,
+    "segment": LTSegmentationTrainer,
+    "pose": LTPoseTrainer,
+    "obb": LTOBBTrainer,
+}

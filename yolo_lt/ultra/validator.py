@@ -1,0 +1,113 @@
+"""Ultralytics' validators, whose detections also go to our evaluation by frequency bin."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.models.yolo.pose import PoseValidator
+from ultralytics.models.yolo.segment import SegmentationValidator
+from ultralytics.utils import ops
+from ultralytics.utils.nms import non_max_suppression
+
+from yolo_lt.evaluate.matching import Detections, GroundTruth
+
+NO_TIME_LIMIT = 1e6  # seconds per image; Ultralytics' limit gives the images after it zero boxes
+
+
+class LTDetectionValidator(DetectionValidator):
+    """Collects every detection in original pixels, so that one pass gives Ultralytics' metrics and ours.
+
+    Attributes:
+        found: Detections of every image path, an array (n, 6) of x, y, width, height, score and class.
+        sizes: Original height and width of every image path.
+    """
+
+    found: dict[str, np.ndarray]
+    sizes: dict[str, tuple[int, int]]
+
+    def init_metrics(self, model: torch.nn.Module) -> None:
+        """Start an empty collection."""
+        super().init_metrics(model)
+        self.found, self.sizes = {}, {}
+
+    def postprocess(self, preds: Any) -> list[dict[str, torch.Tensor]]:
+        """Ultralytics' NMS settings without its time limit, which drops whole images silently."""
+        outputs = non_max_suppression(
+            preds,
+            self.args.conf,
+            self.args.iou,
+            nc=0 if self.args.task == "detect" else self.nc,
+            multi_label=True,
+            agnostic=self.args.single_cls or self.args.agnostic_nms,
+            max_det=self.args.max_det,
+            max_time_img=NO_TIME_LIMIT,
+            end2end=self.end2end,
+        )
+        return [{"bboxes": x[:, :4], "conf": x[:, 4], "cls": x[:, 5], "extra": x[:, 6:]} for x in outputs]
+
+    def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
+        """Keep the batch's boxes in original pixels, then Ultralytics' own metrics."""
+        for i, pred in enumerate(preds):
+            box = ops.scale_boxes(
+                batch["img"].shape[2:], pred["bboxes"].clone(), batch["ori_shape"][i], batch["ratio_pad"][i]
+            )
+            cls = pred["cls"] * 0 if self.args.single_cls else pred["cls"]
+            rows = torch.cat([ops.xyxy2ltwh(box), pred["conf"][:, None], cls[:, None]], 1)
+            file = batch["im_file"][i]
+            self.found[file], self.sizes[file] = rows.double().cpu().numpy(), batch["ori_shape"][i]
+        super().update_metrics(preds, batch)
+
+    def evaluation_input(self, names: dict[int, str]) -> tuple[GroundTruth, Detections]:
+        """Ground truth of the validated split, from its labels, and the collected detections; category = class index.
+
+        Images are identified by their path below the split's common folder, so that runs on one data set can be paired
+        wherever it lies.
+        """
+        labels = {label["im_file"]: label for label in self.dataloader.dataset.labels}
+        root = os.path.commonpath([os.path.dirname(f) for f in labels])
+        files = sorted(labels, key=lambda f: Path(f).relative_to(root).as_posix())
+        index = {f: i for i, f in enumerate(files)}
+        found = np.concatenate([np.c_[np.full(len(x), index[f]), x] for f, x in self.found.items()])
+        image, cls = found[:, 0].astype(np.int64), found[:, 6].astype(np.int64)
+        ids = np.array([Path(f).relative_to(root).as_posix() for f in files])
+        truth = _truth([labels[f] for f in files], [self.sizes[f] for f in files], ids, names)
+        return truth, Detections(image, cls, found[:, 1:5], found[:, 5])
+
+
+def _truth(
+    labels: list[dict[str, Any]], sizes: list[tuple[int, int]], ids: np.ndarray, names: dict[int, str]
+) -> GroundTruth:
+    """Ultralytics' normalised labels as boxes in original pixels."""
+    boxes, image, cls = [np.zeros((0, 4))], [], []
+    for i, (label, (height, width)) in enumerate(zip(labels, sizes, strict=True)):
+        xywh = label["bboxes"].astype(np.float64) * [width, height, width, height]
+        boxes.append(np.c_[xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, 2:]])
+        image.append(np.full(len(xywh), i))
+        cls.append(label["cls"].reshape(-1).astype(np.int64))
+    box = np.concatenate(boxes)
+    return GroundTruth(
+        image_ids=ids,
+        category_ids=np.arange(len(names)),
+        names=tuple(names[i] for i in range(len(names))),
+        image=np.concatenate(image),
+        cls=np.concatenate(cls),
+        box=box,
+        area=box[:, 2] * box[:, 3],
+        crowd=np.zeros(len(box), bool),
+    )
+
+
+class LTSegmentationValidator(SegmentationValidator, LTDetectionValidator):
+    """Instance segmentation: boxes are ours, masks stay Ultralytics' own columns."""
+
+
+class LTPoseValidator(PoseValidator, LTDetectionValidator):
+    """Pose: boxes are ours, keypoints stay Ultralytics' own columns."""
+
+
+VALIDATORS = {"detect": LTDetectionValidator, "segment": LTSegmentationValidator, "pose": LTPoseValidator}
