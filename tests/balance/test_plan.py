@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from yolo_lt import config
+from yolo_lt.balance import exposure
+from yolo_lt.balance.plan import make_plan
+from yolo_lt.dataset import ClassStats
+
+STATS = ClassStats.from_lists([[0]] * 64 + [[0, 1]] * 8 + [[2]] * 2 + [[]] * 6, 4, ["a", "b", "c", "d"])
+
+
+def plan(**keys):
+    return make_plan(STATS, config.resolve(keys))
+
+
+def test_auto_is_resolved_and_explained():
+    p = plan(recipe="rfs")
+    assert p.keys["repeat_thr"] == pytest.approx(72 / 80)
+    assert any("rarest head class (a) is in 72 of 80" in note for note in p.notes)
+    assert p.factors.max() == pytest.approx(np.sqrt(0.9 / (2 / 80)))
+
+
+def test_expected_exposure_is_what_the_stream_draws():
+    from yolo_lt.balance.stream import epoch_indices
+
+    p = plan(recipe="rfs", epoch_length="fixed")
+    drawn = np.bincount(np.concatenate([epoch_indices(p.factors, 0, e, fixed=True) for e in range(300)]), minlength=80)
+    share = STATS.images_with(drawn.astype(float)) / drawn.sum()
+    asked = p.exposure * STATS.image_counts / STATS.num_images
+    np.testing.assert_allclose(share[:3], asked[:3], rtol=0.01)
+    assert np.isnan(p.exposure[3])
+
+
+def test_baseline_changes_nothing():
+    p = plan(recipe="baseline")
+    assert not p.samples
+    assert not p.reweighs
+    assert (p.factors == 1).all()
+    assert (p.weights == 1).all()
+
+
+def test_a_threshold_that_cannot_act_is_said():
+    p = plan(recipe="rfs", repeat_thr=1e-6)
+    assert any(note.startswith("WARNING: no image is repeated") and "0.025" in note for note in p.notes)
+
+
+def test_rows_have_a_column_each():
+    from yolo_lt.balance.plan import CSV_HEADER
+
+    assert {len(row) for row in plan(recipe="cb").rows()} == {len(CSV_HEADER)}
+    assert [row[0] for row in plan().bin_rows()] == ["head", "medium", "tail"]
+
+
+def test_exposure_counts_tiles_and_boxes(tmp_path):
+    p = plan(recipe="rfs")
+    counts = exposure.Exposure(p)
+    counts.add([(0, 64, 64, 72), (79, 1, 2, 3)], np.array([0, 1, 1]))
+    rows = {row[2]: row for row in counts.rows(1)}
+    assert (rows["a"][5], rows["b"][5], rows["c"][5]) == (6, 2, 1)
+    assert (rows["a"][6], rows["b"][6], rows["c"][6]) == (1, 2, 0)
+    asked = STATS.images_with(p.factors) / p.factors.sum() * 8
+    assert rows["c"][4] == pytest.approx(asked[2])
+
+
+def test_exposure_file_survives_a_kill_in_the_middle_of_a_line(tmp_path):
+    counts, path = exposure.Exposure(plan(recipe="rfs")), tmp_path / "exposure.csv"
+    for epoch in (1, 2):
+        exposure.append(path, counts.rows(epoch))
+    with path.open("a") as f:
+        f.write("3,0,a,hea")
+    assert len(exposure.read(path)) == 8
+    exposure.rewind(path, epochs=1)
+    assert {row["epoch"] for row in exposure.read(path)} == {"1"}
+    assert path.read_text().splitlines()[0] == ",".join(exposure.HEADER)

@@ -1,0 +1,118 @@
+"""Shared ground: a scratch Ultralytics configuration, small drawn data sets, and where real data may lie."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SCRATCH = tempfile.mkdtemp(prefix="yolo-lt-tests-")
+os.environ.update(YOLO_CONFIG_DIR=SCRATCH, YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", MPLBACKEND="Agg")
+os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import ultralytics  # noqa: E402, F401  its logger keeps the stdout of its first import: not that of a single test
+
+ROOT = Path(__file__).parents[1]
+SHARED = Path(os.environ.get("YOLO_LT_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_sessionfinish():
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real data; tests that need it are skipped where it is absent."""
+    if not (SHARED / "data" / "fod31lt").is_dir():
+        pytest.skip(f"no real data at {SHARED} (set YOLO_LT_SHARED)")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def fod31lt(shared, tmp_path_factory) -> Path:
+    """data.yaml of a copy of the real set, as Ultralytics writes its label cache beside the labels."""
+    copy = tmp_path_factory.mktemp("real") / "fod31lt"
+    shutil.copytree(shared / "data" / "fod31lt", copy, copy_function=shutil.copyfile)
+    return copy / "data.yaml"
+
+
+def write_yolo_set(
+    root: Path, rows: list[list[int]], names: list[str], size: int = 64, val: int = 8, kind: str = "detect"
+) -> Path:
+    """A YOLO data set: one image per row, one coloured box per class id in it; returns data.yaml.
+
+    kind adds what a task needs: "segment" writes polygons, "pose" two keypoints, "obb" four corners.
+    """
+    rng = np.random.default_rng(0)
+    for split, lists in (("train", rows), ("val", (rows * val)[:val])):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "labels" / split).mkdir(parents=True)
+        for i, ids in enumerate(lists):
+            image = rng.integers(90, 130, (size, size, 3), dtype=np.uint8)
+            lines = []
+            for c in ids:
+                w, h = rng.uniform(0.2, 0.4, 2)
+                x, y = rng.uniform(w / 2, 1 - w / 2), rng.uniform(h / 2, 1 - h / 2)
+                a, b = ((int((v - d / 2) * size), int((v + d / 2) * size)) for v, d in ((x, w), (y, h)))
+                colour = tuple(int(v) for v in np.random.default_rng(c).integers(0, 255, 3))
+                cv2.rectangle(image, (a[0], b[0]), (a[1], b[1]), colour, -1)
+                lines.append(_label(kind, c, x, y, w, h))
+            cv2.imwrite(str(root / "images" / split / f"{i:04d}.png"), image)
+            (root / "labels" / split / f"{i:04d}.txt").write_text("\n".join(lines))
+    extra = "kpt_shape: [2, 3]\nflip_idx: [1, 0]\n" if kind == "pose" else ""
+    listed = "".join(f"  {i}: {n}\n" for i, n in enumerate(names))
+    (root / "data.yaml").write_text(f"train: images/train\nval: images/val\n{extra}names:\n{listed}")
+    return root / "data.yaml"
+
+
+def _label(kind: str, c: int, x: float, y: float, w: float, h: float) -> str:
+    corners = [x - w / 2, y - h / 2, x + w / 2, y - h / 2, x + w / 2, y + h / 2, x - w / 2, y + h / 2]
+    numbers = {
+        "detect": [x, y, w, h],
+        "segment": corners,
+        "obb": corners,
+        "pose": [x, y, w, h, x - w / 4, y, 2, x + w / 4, y, 2],
+    }[kind]
+    return " ".join([str(c), *(f"{v:.6f}" for v in numbers)])
+
+
+LONG_TAIL = [[0]] * 24 + [[0, 1]] * 8 + [[1]] * 4 + [[2]] * 2 + [[0, 2]] + [[]] * 3
+NAMES = ["alpha", "beta", "gamma"]
+
+
+@pytest.fixture(scope="session")
+def toy(tmp_path_factory) -> Path:
+    """42 images, three classes in 33, 12 and 3 of them; data.yaml. Read only."""
+    return write_yolo_set(tmp_path_factory.mktemp("toy"), LONG_TAIL, NAMES)
+
+
+@pytest.fixture
+def cli():
+    """Run the command line in a fresh process: cli("stats", "data=x", cwd=...) -> CompletedProcess."""
+
+    def call(*args: str, cwd: Path | None = None, env: dict | None = None, timeout: float = 600):
+        return subprocess.run(
+            [sys.executable, "-m", "yolo_lt.cli", *map(str, args)],
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            timeout=timeout,
+        )
+
+    return call
+
+
+TINY = {"imgsz": 64, "batch": 8, "optimizer": "AdamW", "lr0": 1e-3, "device": "cpu", "plots": False, "verbose": False}
+
+
+@pytest.fixture
+def tiny() -> dict:
+    """Training keys for a network that only has to run."""
+    return dict(TINY)

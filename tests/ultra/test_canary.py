@@ -1,0 +1,102 @@
+"""One sentence for every seam into Ultralytics that would break silently. Run them on another release with
+`python scripts/check_upstream.py VERSION`."""
+
+import inspect
+
+import torch
+from ultralytics import YOLO
+from ultralytics.cfg import get_cfg
+from ultralytics.data.augment import BaseMixTransform, CutMix, MixUp, Mosaic
+from ultralytics.data.base import BaseDataset
+from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.data.dataset import YOLODataset
+from ultralytics.data.utils import check_det_dataset
+from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils.dist import generate_ddp_file
+from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.nms import non_max_suppression
+
+
+def source(thing):
+    return inspect.getsource(thing)
+
+
+def test_arguments_ride_in_the_base_configuration():
+    assert "get_cfg(cfg, overrides)" in source(BaseTrainer.__init__), "seam 1: the trainer no longer merges cfg"
+    assert "get_cfg(ckpt_args)" in source(BaseTrainer.check_resume), "seam 1: resume no longer takes checkpoint args"
+    assert '"args": vars(trainer.args)' in source(generate_ddp_file), "seam 1: DDP children no longer get all args"
+
+
+def test_the_run_folder_is_made_in_the_constructor():
+    assert "get_save_dir" in source(BaseTrainer.__init__), "checks before the constructor may no longer be needed"
+
+
+def test_the_loader_is_built_by_get_dataloader_and_restarted_by_reset():
+    assert "self.get_dataloader(" in source(BaseTrainer._build_train_pipeline), "seam 2: another way to the loader"
+    assert hasattr(InfiniteDataLoader, "reset"), "seam 2: the loader cannot be restarted"
+    assert "train_loader.reset()" in source(BaseTrainer._do_train), "seam 2: closing mosaic no longer restarts"
+    assert "self.iterator = None" in source(InfiniteDataLoader.__init__), "seam 2: discarding a loader is not free"
+
+
+def test_mosaic_closes_and_recovers_through_methods():
+    loop = source(BaseTrainer._do_train)
+    for name in ("_close_dataloader_mosaic()", "_handle_nan_recovery(epoch)", 'run_callbacks("on_train_epoch_end")'):
+        assert f"self.{name}" in loop, f"seam 2: the loop no longer calls {name}"
+
+
+def test_partners_come_from_get_indexes():
+    assert "self.get_indexes()" in source(BaseMixTransform.get_params), "seam 3: partners are drawn elsewhere"
+    assert "self.dataset.get_image_and_label(i)" in source(BaseMixTransform.get_params), "seam 3: draws are not seen"
+    assert all(issubclass(t, BaseMixTransform) for t in (Mosaic, MixUp, CutMix)), "seam 3: other mix transforms"
+    assert "buffer_enabled" in source(Mosaic), "seam 3: mosaic's buffer has another name"
+    assert "max_buffer_length" in source(BaseDataset), "seam 3: the buffer's length has another name"
+
+
+def test_the_classification_loss_is_the_attribute_bce_and_only_summed():
+    code = source(v8DetectionLoss)
+    assert "self.bce(pred_scores, target_scores.to(dtype))" in code, "seam 4: bce is called in another way"
+    assert "bce_loss.sum()" in code, "seam 4: the elementwise loss is used beyond its sum"
+    assert {"one2many", "one2one"} <= set(vars(E2ELoss(_end_to_end()))), "seam 4: branches have other names"
+
+
+def _end_to_end():
+    model = YOLO("yolo26n.yaml").model
+    model.args = get_cfg()
+    return model
+
+
+def test_resume_rebuilds_the_criterion_before_our_setup_ends():
+    setup = source(BaseTrainer._setup_train)
+    assert setup.index("self.resume_training(ckpt)") > setup.index("ModelEMA("), "seam 4: resume moved"
+
+
+def test_batches_pass_preprocess_batch_on_the_cpu():
+    assert "self.preprocess_batch(batch)" in source(BaseTrainer._do_train), "seam 6: batches go another way"
+    collated = YOLODataset.collate_fn([{"img": torch.zeros(3, 4, 4), "lt_tiles": (1, 2)}])
+    assert collated["lt_tiles"] == ((1, 2),), "seam 6: collate changes our key"
+
+
+def test_validation_passes_postprocess_update_metrics_and_scale():
+    assert "max_time_img" in inspect.signature(non_max_suppression).parameters, "seam 8: NMS has no time limit key"
+    call = source(DetectionValidator.postprocess)
+    for argument in ("multi_label=True", "max_det=self.args.max_det", "end2end=self.end2end", "self.args.iou"):
+        assert argument in call, f"seam 8: Ultralytics no longer validates with {argument}; ours would differ"
+
+
+def test_checkpoints_are_written_through_last_and_best():
+    code = source(BaseTrainer.save_model)
+    for call in ("self.last.write_bytes", "self.best.write_bytes"):
+        assert call in code, f"seam 9: {call} is gone, the write is no longer atomic"
+
+
+def test_the_label_cache_keeps_its_messages():
+    code = source(YOLODataset._load_or_scan_cache) + source(YOLODataset.cache_labels)
+    assert 'x["msgs"] = msgs' in code, "labels: dropped images are no longer listed in the cache"
+
+
+def test_what_ours_calls_by_keyword_exists():
+    assert "autodownload" in inspect.signature(check_det_dataset).parameters, "download code can no longer be refused"
+    assert "safe_only" in inspect.signature(torch_safe_load).parameters, "checkpoints can no longer be read safely"
+    assert "_build_train_pipeline" in vars(DetectionTrainer), "the detection trainer builds its pipeline elsewhere"
