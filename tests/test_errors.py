@@ -89,7 +89,22 @@ def test_bad_keys(place, words, message, capsys):
     err = capsys.readouterr().err
     assert code in ({2} if message else {1, 2})
     assert (message or "error") in err
-    assert {k: v for k, v in tree(place).items() if not k.endswith(".cache")} == before
+    assert tree(place) == before
+
+
+def test_a_class_out_of_range_in_val_stops_a_training_too(place, capsys):
+    (place / "set" / "labels" / "val" / "0001.txt").write_text(OUT_OF_RANGE)
+    before = tree(place)
+    words = [f"data={place / 'set' / 'data.yaml'}", f"project={place / 'runs'}", "model=yolov8n.yaml"]
+    assert main(["train", *words]) == 1
+    assert "0001.txt, line 1: class id 9" in capsys.readouterr().err
+    assert tree(place) == before
+
+
+@pytest.mark.parametrize("model", ["yolo_of_mine.pt", "no/such.pt", "no/such.yaml", "nosuch.yaml"])
+def test_a_missing_model(place, model, capsys):
+    assert main(["train", f"model={model}", f"data={place / 'set' / 'data.yaml'}"]) == 1
+    assert model in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")  # likewise: a checkpoint
 
 from ultralytics import YOLO
 from ultralytics.utils import LOGGER, RUNS_DIR
+from ultralytics.utils.events import events
 from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
@@ -24,6 +25,8 @@ from yolo_lt.ultra import args as checks
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.evaluation import run_validation
 from yolo_lt.ultra.trainer import PREFIX, TRAINERS
+
+events.enabled = False  # Ultralytics' anonymous usage events: this package sends none
 
 
 class YOLOLT(YOLO):
@@ -68,7 +71,7 @@ class YOLOLT(YOLO):
         lt = config.resolve(ours)
         checks.check_keys(theirs)
         checks.check_conflicts(theirs, lt)
-        plan = _plan(theirs.get("data"), lt, self.task, theirs)
+        plan = _plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
         theirs.setdefault("augmentations", [])  # with albumentations installed Ultralytics would add blur and grey
         return self._train(partial(TRAINERS[self.task], lt=plan.keys), theirs)
 
@@ -157,12 +160,22 @@ def demo(**kw: Any) -> dict[str, Report]:
     return run(**kw)
 
 
-def _plan(data: Any, lt: dict[str, Any], task: str, theirs: dict[str, Any]) -> Plan:
-    """Check the data and resolve the recipe, before anything is created."""
+def _plan(data: Any, lt: dict[str, Any], task: str, theirs: dict[str, Any], splits: tuple[str, ...] = ()) -> Plan:
+    """Check the data, in further splits too, and resolve the recipe, before anything is created."""
     parsed = labels.load_data(data, allow_download=lt["allow_download"])
-    names = {0: "item"} if theirs.get("single_cls") else parsed["names"]
-    scanned = labels.scan(parsed, "train", task, theirs)
-    plan = make_plan(labels.stats_of(scanned.labels, names), lt)
+    if theirs.get("single_cls"):
+        parsed = {**parsed, "names": {0: "item"}}
+    scans = []
+    try:
+        scans.append(labels.scan(parsed, "train", task, theirs))
+        plan = make_plan(labels.stats_of(scans[0].labels, parsed), lt)
+        scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
+    except LTError:
+        for scanned in scans:
+            scanned.forget()
+        raise
+    if dropped := scans[0].corrupt:
+        LOGGER.warning(f"{PREFIX}Ultralytics drops {len(dropped)} corrupt images or labels, the first: {dropped[0]}")
     if theirs.get("fraction", 1) not in (1, 1.0, None):
         LOGGER.warning(f"{PREFIX}fraction takes the first files in alphabetical order and may drop tail classes")
     return plan

@@ -30,7 +30,7 @@ def stock(data, **hyp):
 def balanced(data, factors=None, partners=True, **hyp):
     dataset = stock(data, **hyp)
     if factors is None:
-        factors = repeat_factors(stats_of(dataset.labels, data["names"]), thr=0.9)
+        factors = repeat_factors(stats_of(dataset.labels, data), thr=0.9)
     return BalancedDataset.adopt(dataset, factors, partners)
 
 
@@ -48,7 +48,7 @@ def draws(dataset, epochs, workers=0):
 
 
 def class_shares(dataset, counts):
-    stats = stats_of(dataset.labels, dataset.data["names"])
+    stats = stats_of(dataset.labels, dataset.data)
     return stats.images_with(counts) / counts.sum()
 
 

@@ -3,6 +3,8 @@ import shutil
 import pytest
 from conftest import LONG_TAIL, NAMES, write_yolo_set
 
+from yolo_lt import config
+from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra.labels import class_stats, load_data, plain, scan
@@ -23,6 +25,23 @@ def test_counts_equal_the_lists_that_were_written(own):
     assert stats.instance_counts.tolist() == expected.instance_counts.tolist()
     assert stats.num_images == len(LONG_TAIL)
     assert stats.names == tuple(NAMES)
+
+
+def test_the_data_sets_own_letters_make_the_bins(own):
+    own.write_text(own.read_text() + "frequency: crf\n")
+    plan = make_plan(class_stats(own), config.resolve({}))
+    assert [x.tolist() for x in (plan.bins.head, plan.bins.medium, plan.bins.tail)] == [[2], [0], [1]]
+
+
+def test_what_ultralytics_drops_is_said(own, caplog):
+    from yolo_lt.api import stats
+
+    (own.parent / "labels" / "train" / "0004.txt").write_text("0 0.5 0.5 7.0 0.2")
+    assert stats(data=str(own), project=str(own.parent / "runs")).stats.num_images == len(LONG_TAIL) - 1
+    assert "drops 1 corrupt images or labels" in caplog.text
+    assert "0004.png" in caplog.text
+    written = sorted(p.name for p in (own.parent / "runs" / "stats").iterdir())
+    assert written == ["class_rank.png", "class_stats.csv"]
 
 
 def test_ultralytics_cache_is_used(own):

@@ -93,7 +93,7 @@ def make_plan(stats: ClassStats, keys: dict[str, Any]) -> Plan:
         UsageError: A key is out of range.
         LTError: The bins file is missing or malformed.
     """
-    bins = frequency_bins(stats.image_counts, keys["bins"])
+    bins = frequency_bins(stats.image_counts, keys["bins"], stats.frequency)
     keys, notes = _resolve_auto(stats, bins, keys)
     factors, class_factors = np.ones(stats.num_images), np.ones(stats.num_classes)
     if keys["sampler"] != "none":

@@ -19,15 +19,21 @@ class ClassStats:
         classes: Class ids of all boxes, image after image, with repeats, shape (M,), int32.
         offsets: Row borders, shape (N + 1,), int64.
         names: Class names, length C.
+        frequency: The data set's own letter r, c or f per class (LVIS), if it has them.
     """
 
     classes: np.ndarray
     offsets: np.ndarray
     names: tuple[str, ...]
+    frequency: tuple[str, ...] | None = None
 
     @classmethod
     def from_lists(
-        cls, lists: Sequence[Sequence[int]], num_classes: int, names: Sequence[str] | None = None
+        cls,
+        lists: Sequence[Sequence[int]],
+        num_classes: int,
+        names: Sequence[str] | None = None,
+        frequency: Sequence[str] | None = None,
     ) -> ClassStats:
         """Build from one list of class ids per image, with repeats.
 
@@ -42,7 +48,8 @@ class ClassStats:
         if len(bad):
             image = int(np.searchsorted(offsets, bad[0], side="right")) - 1
             raise LTError(f"image {image}: class id {classes[bad[0]]} is outside 0..{num_classes - 1}")
-        return cls(classes, offsets, tuple(names) if names else tuple(f"class_{c}" for c in range(num_classes)))
+        named = tuple(names) if names else tuple(f"class_{c}" for c in range(num_classes))
+        return cls(classes, offsets, named, tuple(frequency) if frequency else None)
 
     @property
     def num_images(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.files import get_latest_run
 
 from yolo_lt.errors import LTError, UsageError
@@ -83,11 +84,14 @@ def _load(path: Path) -> dict[str, Any]:
 def check_file(model: Any) -> None:
     """Load a local checkpoint once with code execution off, also where Ultralytics was imported before us.
 
+    A bare name may be one of Ultralytics' own weights or model YAMLs, which it finds or downloads itself.
+
     Raises:
         LTError: The file is missing or holds anything but Ultralytics' own classes.
     """
     path = Path(str(model))
+    known = path.parent == Path() and (path.suffix != ".pt" or path.name in GITHUB_ASSETS_NAMES)
     if path.suffix == ".pt" and path.is_file():
         _load(path)
-    elif path.suffix in {".pt", ".yaml", ".yml"} and path.parent != Path() and not path.is_file():
+    elif path.suffix in {".pt", ".yaml", ".yml"} and not path.is_file() and not known:
         raise LTError(f"model={model}: no such file")

@@ -82,12 +82,15 @@ def find_bins(weights: Path, data: dict[str, Any], rule: Any, task: str) -> tupl
     lt = find_lt(weights)
     if lt and lt["names"] == [data["names"][i] for i in range(len(data["names"]))]:
         counts = counts_of(lt)
-        return (bins_of(lt) if rule is None else frequency_bins(counts[0], rule)), counts
+        return (bins_of(lt) if rule is None else frequency_bins(counts[0], rule, data.get("frequency"))), counts
     try:
-        stats = labels.stats_of(labels.scan(data, "train", task).labels, data["names"])
+        stats = labels.stats_of(labels.scan(data, "train", task).labels, data)
     except LTError as e:
         raise LTError(f"no training counts for the bins: no lt.yaml beside {weights}, and {e}") from None
-    return frequency_bins(stats.image_counts, rule or "auto"), (stats.image_counts, stats.instance_counts)
+    return frequency_bins(stats.image_counts, rule or "auto", stats.frequency), (
+        stats.image_counts,
+        stats.instance_counts,
+    )
 
 
 def _context(validator: Any, weights: Path, data: dict[str, Any], split: str) -> dict[str, Any]:

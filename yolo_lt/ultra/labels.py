@@ -72,6 +72,7 @@ class LabelScan(YOLODataset):
     """Ultralytics' label reading alone: same files, same cache, no transforms; keeps what the scan complained of."""
 
     scan_messages: tuple[str, ...] = ()
+    new_cache: Path | None = None
 
     def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> tuple[dict, bool]:
         existed = cache_path.exists()
@@ -82,9 +83,36 @@ class LabelScan(YOLODataset):
     def build_transforms(self, hyp: Any = None) -> None:
         """No transforms: nothing is drawn from this data set."""
 
+    @property
+    def corrupt(self) -> list[str]:
+        """What was dropped and why, one plain line each."""
+        return [plain(m) for m in self.scan_messages if "ignoring corrupt image/label" in m]
 
-def scan(data: dict[str, Any], split: str, task: str = "detect", args: dict[str, Any] | None = None) -> LabelScan:
+    def verify_labels(self, labels: list[dict], cache_path: Path) -> None:
+        """Ultralytics' check of the label form; it fails after the cache is written."""
+        try:
+            super().verify_labels(labels, cache_path)
+        except ValueError:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Remove the label cache if this scan wrote it: an error leaves nothing behind."""
+        if self.new_cache:
+            self.new_cache.unlink(missing_ok=True)
+
+
+def scan(
+    data: dict[str, Any], split: str, task: str = "detect", args: dict[str, Any] | None = None, empty: bool = False
+) -> LabelScan:
     """Read the labels of one split through Ultralytics' cache.
+
+    Args:
+        data: Parsed data YAML, from `load_data`.
+        split: train, val or test.
+        task: Ultralytics' task, which decides how a label line is read.
+        args: Ultralytics' keys; `fraction`, `classes` and `single_cls` select labels as they do in training.
+        empty: Whether a split without any label is accepted.
 
     Raises:
         LTError: No images or labels, or a class id outside the data YAML's classes (Ultralytics would drop the whole
@@ -109,11 +137,10 @@ def scan(data: dict[str, Any], split: str, task: str = "detect", args: dict[str,
         raise LTError(f"{name}, key '{split}': {plain(e)}") from None
     try:
         _check_classes(dataset, len(data["names"]), single)
-        if not any(len(label["cls"]) for label in dataset.labels):
+        if not empty and not any(len(label["cls"]) for label in dataset.labels):
             raise LTError(f"{name}, key '{split}': {len(dataset.labels)} images and not one label in {data[split]}")
     except LTError:
-        if dataset.new_cache:  # an error leaves nothing behind, not even Ultralytics' cache
-            dataset.new_cache.unlink(missing_ok=True)
+        dataset.forget()
         raise
     return dataset
 
@@ -141,10 +168,15 @@ def _check_label_file(path: Path, num_classes: int, single_cls: bool) -> None:
             )
 
 
-def stats_of(labels: list[dict[str, Any]], names: dict[int, str] | list[str]) -> ClassStats:
-    """ClassStats of Ultralytics' in-memory labels (`dataset.labels`)."""
-    ordered = [names[i] for i in range(len(names))]
-    return ClassStats.from_lists([x["cls"].reshape(-1) for x in labels], len(ordered), ordered)
+def stats_of(labels: list[dict[str, Any]], data: dict[str, Any]) -> ClassStats:
+    """ClassStats of Ultralytics' in-memory labels (`dataset.labels`).
+
+    Args:
+        labels: One dict per image with `cls` of shape (n, 1).
+        data: The parsed data YAML: `names`, and `frequency` with a letter r, c or f per class if it has one.
+    """
+    names = [data["names"][i] for i in range(len(data["names"]))]
+    return ClassStats.from_lists([x["cls"].reshape(-1) for x in labels], len(names), names, data.get("frequency"))
 
 
 def class_stats(data_yaml: str | Path, split: str = "train", allow_download: bool = False) -> ClassStats:
@@ -154,4 +186,4 @@ def class_stats(data_yaml: str | Path, split: str = "train", allow_download: boo
         LTError: A missing or malformed YAML, no labels, or a class id out of range.
     """
     data = load_data(data_yaml, split, allow_download)
-    return stats_of(scan(data, split).labels, data["names"])
+    return stats_of(scan(data, split).labels, data)

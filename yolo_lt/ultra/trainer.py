@@ -65,7 +65,7 @@ class LTMixin(_Trainer):
         """The stock data set; for training with a sampler, adopted by ours."""
         dataset = super().build_dataset(img_path, mode, batch)
         if mode == "train":
-            self.plan = make_plan(stats_of(dataset.labels, self.data["names"]), self.args.lt)
+            self.plan = make_plan(stats_of(dataset.labels, self.data), self.args.lt)
             if self.plan.samples:
                 dataset = BalancedDataset.adopt(dataset, self.plan.factors, self.plan.keys["balance_partners"])
         return dataset
