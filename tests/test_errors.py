@@ -114,7 +114,7 @@ def test_a_missing_model(place, model, capsys):
         ("yolov8s-world.yaml", "YOLOWorld"),
         ("yolov8s-worldv2.yaml", "YOLOWorld"),
         ("yoloe-11s.yaml", "YOLOE"),
-        ("rtdetr-l.yaml", "RTDETR"),
+        ("rtdetr-l.yaml", "RT-DETR"),
         ("yolo26n-sem.yaml", "task 'semantic'"),
     ],
 )

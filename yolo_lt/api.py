@@ -48,7 +48,7 @@ class YOLOLT(YOLO):
         try:
             super().__init__(model, task=task, verbose=verbose)
         except NotImplementedError:  # RT-DETR and other heads without one of YOLO's tasks
-            raise UsageError(f"model={model}: this model family (RTDETR?) is not supported by yolo_lt") from None
+            raise UsageError(f"model={model}: RT-DETR and other heads that are not YOLO's are not supported") from None
         except Exception as e:
             raise LTError(f"model={model}: {labels.plain(e)}") from None
         if not isinstance(self, YOLOLT):  # YOLO.__init__ swaps the class for YOLO-World, YOLOE and RT-DETR
@@ -71,9 +71,9 @@ class YOLOLT(YOLO):
         lt = config.resolve(ours)
         checks.check_keys(theirs)
         checks.check_conflicts(theirs, lt)
-        plan = _plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
+        _plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
         theirs.setdefault("augmentations", [])  # with albumentations installed Ultralytics would add blur and grey
-        return self._train(partial(TRAINERS[self.task], lt=plan.keys), theirs)
+        return self._train(partial(TRAINERS[self.task], lt=lt), theirs)
 
     def _resume(self, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
         """Go on with an unfinished run; its recipe is in the checkpoint."""
@@ -116,7 +116,8 @@ def not_yet(verb: str) -> UsageError:
 
 def train(model: str | Path | None = None, **kw: Any) -> Any:
     """`yolo-lt train`: see `YOLOLT.train`."""
-    resume = kw.get("resume")
+    kw = config.merge_cfg_file(kw)
+    resume, model = kw.get("resume"), model or kw.pop("model", None)
     model = model or (resume if isinstance(resume, (str, Path)) else None)
     if model is None and resume is True:
         model = checks.check_resume(True, None)
@@ -128,6 +129,8 @@ def train(model: str | Path | None = None, **kw: Any) -> Any:
 
 def val(model: str | Path | None = None, **kw: Any) -> Report:
     """`yolo-lt val`: see `YOLOLT.val`."""
+    kw = config.merge_cfg_file(kw)
+    model = model or kw.pop("model", None)
     if model is None:
         raise UsageError("model=... is missing: name the checkpoint to validate, for example model=best.pt")
     config.split(kw, "val")

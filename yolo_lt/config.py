@@ -90,7 +90,7 @@ def split(args: dict[str, Any], verb: str) -> tuple[dict[str, Any], dict[str, An
     Raises:
         UsageError: An unknown key, a key that cannot act in this verb, or a value of the wrong kind.
     """
-    args = _with_cfg_file(args)
+    args = merge_cfg_file(args)
     ours = {k: v for k, v in args.items() if k in keys()}
     theirs = {k: v for k, v in args.items() if k not in keys()}
     for name in theirs:
@@ -165,7 +165,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _with_cfg_file(args: dict[str, Any]) -> dict[str, Any]:
+def merge_cfg_file(args: dict[str, Any]) -> dict[str, Any]:
     """Merge Ultralytics' `cfg=file.yaml` below the other arguments, so that it may hold our keys as well."""
     if not args.get("cfg"):
         return args

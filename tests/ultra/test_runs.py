@@ -41,6 +41,7 @@ def test_every_task_trains_with_sampler_and_loss(tmp_path, tiny, task, model, ca
     assert [r["bin"] for r in stats] == ["head", "medium", "tail"]
     assert float(stats[2]["repeat_factor"]) > 2
     assert "sampler=rfs with balanced" in caplog.text
+    assert "repeat_thr=auto chose 0.7857: the rarest head class (a) is in 33 of 42 images" in caplog.text
     assert "cls_loss=cb on one2many" in caplog.text
     assert "realised exposure" in caplog.text
     assert "cls_loss acted on" in caplog.text
