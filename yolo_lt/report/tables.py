@@ -10,9 +10,9 @@ from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import CSV_HEADER, Plan
 from yolo_lt.dataset.stats import imbalance
 from yolo_lt.evaluate.compare import verdict
+from yolo_lt.evaluate.metrics import METRICS
 
 MAX_CLASS_ROWS = 60  # beyond that the terminal shows the two ends; class_stats.csv has them all
-METRICS = ("AP", "AP50", "AP75", "AR")
 PER_CLASS = ("id", "name", "bin", "train_images", "train_instances", "n_gt", "AP", "AP50", "AP75")
 
 
