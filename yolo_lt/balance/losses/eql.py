@@ -17,7 +17,7 @@ class EQL(Loss):
     """EQL v1: weight 1 - E(row) T(f_c) (1 - [y > 0]) on every entry.
 
     E is 1 on foreground rows, T is 1 for classes with image frequency f_c below `eql_lambda`. Background rows still
-    push rare classes down, and in a dense head they are 98 % and more of the rows, so expect a small effect.
+    push rare classes down, and in a dense head they are nearly all of the rows, so expect a small effect.
 
     Args:
         image_counts: Training images per class, shape (C,).
