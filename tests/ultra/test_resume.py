@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import TINY
 
-from yolo_lt import config
+from yolo_lt import YOLOLT, config
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.balance.stream import epoch_indices
 from yolo_lt.ultra.labels import class_stats
@@ -26,6 +27,17 @@ def command(*words):
 def epochs_done(folder):
     path = folder / "results.csv"
     return len(path.read_text().splitlines()) - 1 if path.exists() else 0
+
+
+def assert_stream(exposure_csv, plan, epochs):
+    """Every epoch is there once, with the draws of an uninterrupted run: without mosaic a tile is a draw."""
+    with exposure_csv.open() as f:
+        rows = list(csv.DictReader(f))
+    assert [int(r["epoch"]) for r in rows] == [e for e in range(1, epochs + 1) for _ in range(3)]
+    for epoch in range(epochs):
+        drawn = np.bincount(epoch_indices(plan.factors, 0, epoch), minlength=plan.stats.num_images)
+        expected = plan.stats.images_with(drawn.astype(float)).astype(int).tolist()
+        assert [int(r["tiles"]) for r in rows[3 * epoch : 3 * epoch + 3]] == expected
 
 
 def train_and_kill(words, folder, after):
@@ -59,21 +71,27 @@ def test_killed_after_epoch_2_and_resumed(toy, tmp_path, model, cli):
         counts = [n * batches for n in (left, left + 1)]  # the kill may fall between saving and the results line
         assert any(f"cls_loss acted on {n} batches of {branch}" in done.stdout for n in counts), done.stdout[-2000:]
 
-    with (folder / "exposure.csv").open() as f:
-        rows = list(csv.DictReader(f))
-    assert [int(r["epoch"]) for r in rows[::3]] == list(range(1, EPOCHS + 1))
-    for epoch in range(EPOCHS):  # without mosaic a tile is a draw: the stream of an uninterrupted run
-        drawn = np.bincount(epoch_indices(plan.factors, 0, epoch), minlength=plan.stats.num_images)
-        expected = plan.stats.images_with(drawn.astype(float)).astype(int).tolist()
-        assert [int(r["tiles"]) for r in rows[3 * epoch : 3 * epoch + 3]] == expected
+    assert_stream(folder / "exposure.csv", plan, EPOCHS)
+
+
+@pytest.mark.slow
+def test_an_epoch_repeated_after_nan_draws_and_counts_its_own_images_once(toy, tmp_path, tiny):
+    model, spoiled = YOLOLT("yolov8n.yaml"), []
+
+    def spoil(trainer):
+        if trainer.epoch == 1 and not spoiled:
+            spoiled.append(True)
+            trainer.loss = trainer.loss * float("nan")
+
+    model.add_callback("on_train_epoch_end", spoil)
+    model.train(**tiny, data=str(toy), epochs=3, project=str(tmp_path), name="run", mosaic=0, val=False)
+    assert spoiled
+    plan = make_plan(class_stats(toy), config.resolve({}))
+    assert_stream(tmp_path / "run" / "exposure.csv", plan, epochs=3)
 
 
 @pytest.mark.slow
 def test_a_kill_while_saving_never_leaves_half_a_checkpoint(toy, tmp_path, monkeypatch, tiny):
-    from pathlib import Path
-
-    from yolo_lt import YOLOLT
-
     model = YOLOLT("yolov8n.yaml")
     real, calls = Path.write_bytes, []
 

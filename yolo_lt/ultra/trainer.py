@@ -85,10 +85,12 @@ class LTMixin(_Trainer):
         self._restart_stream(self._epoch_now())
 
     def _handle_nan_recovery(self, epoch: int) -> bool:
-        """After a recovery the epoch is repeated, so its stream is too."""
+        """After a recovery the epoch is repeated, so its stream is too, and what was counted of it is dropped."""
         recovered = super()._handle_nan_recovery(epoch)
         if recovered:
             self._restart_stream(epoch)
+            if RANK in {-1, 0}:
+                exposure.rewind(self.save_dir / "exposure.csv", epoch)
         return recovered
 
     def _epoch_now(self) -> int:
