@@ -18,9 +18,10 @@ import numpy as np
 from yolo_lt import api, cli
 from yolo_lt.dataset import BIN_NAMES
 from yolo_lt.evaluate import Matches, load_matches
-from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval, replicate_means
-from yolo_lt.evaluate.compare import paired_difference, verdict
+from yolo_lt.evaluate.bootstrap import image_weights, replicate_means
+from yolo_lt.evaluate.compare import paired_difference, seeds_interval, verdict
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
+from yolo_lt.report.tables import with_interval
 from yolo_lt.ultra.runfiles import bins_of, find_lt
 
 SHOWN = ("AP", "AP50", "AP75")
@@ -37,7 +38,7 @@ def main() -> None:
         for recipe in recipes:
             matches.setdefault(recipe, []).append(run(out, recipe, seed, keys))
     bins = bins_of(find_lt(out / f"{recipes[0]}-s{seeds[0]}" / "weights" / "last.pt"))
-    sets = [np.arange(len(matches[recipes[0]][0].category_ids)), *(getattr(bins, n) for n in BIN_NAMES)]
+    sets = bins.class_sets(len(matches[recipes[0]][0].category_ids))
     print(f"\n{len(seeds)} seeds, {keys.get('epochs')} epochs of equal length, last.pt, split val, protocol coco")
     print(f"(100 detections per image and class), bins {bins.rule}; 95 % intervals resample images and seeds\n")
     print_table(matches, sets)
@@ -74,11 +75,9 @@ def print_table(matches: dict[str, list[Matches]], sets: list[np.ndarray]) -> No
     for recipe, runs in matches.items():
         values = np.stack([set_means(class_metrics(m), sets) for m in runs])
         weights = list(image_weights(len(runs[0].image_ids), 1000, 0))
-        drawn = np.random.default_rng((0, 1)).integers(0, len(runs), size=(1000, len(runs)))
-        replicates = np.stack([replicate_means(m, sets, weights) for m in runs])
-        low, high = percentile_interval(replicates[drawn.T, np.arange(1000)].mean(axis=0))
+        low, high = seeds_interval(np.stack([replicate_means(m, sets, weights) for m in runs]))
         for i, name in enumerate(("all", *BIN_NAMES)):
-            cells = [interval(values[:, i, j].mean(), low[i, j], high[i, j]) for j in map(METRICS.index, SHOWN)]
+            cells = [with_interval(values[:, i, j].mean(), (low[i, j], high[i, j])) for j in map(METRICS.index, SHOWN)]
             seeds = ", ".join(f"{v:.3f}" for v in values[:, i, METRICS.index("AP50")])
             print(f"| {recipe} | {name} | {' | '.join(cells)} | {seeds} |")
 
@@ -89,13 +88,9 @@ def print_difference(ours: str, base: str, matches: dict[str, list[Matches]], se
     print(f"\n| {ours} - {base} | " + " | ".join(SHOWN) + " | AP50 is |")
     print("|---" * (len(SHOWN) + 2) + "|")
     for i, name in enumerate(("all", *BIN_NAMES)):
-        cells = [f"{difference[i, j]:+.3f} [{low[i, j]:+.3f}, {high[i, j]:+.3f}]" for j in map(METRICS.index, SHOWN)]
+        cells = [with_interval(difference[i, j], (low[i, j], high[i, j]), "+") for j in map(METRICS.index, SHOWN)]
         word = verdict(low[i, METRICS.index("AP50")], high[i, METRICS.index("AP50")])
         print(f"| {name} | {' | '.join(cells)} | {word} |")
-
-
-def interval(value: float, low: float, high: float) -> str:
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ from yolo_lt import config
 def table() -> str:
     rows = ["| key | default | values | meaning |", "|---|---|---|---|"]
     for key in config.keys().values():
-        default = str(key.default).lower() if isinstance(key.default, bool) else key.default
-        cells = (f"`{key.name}`", f"`{default}`", ", ".join(key.kinds), key.help.replace("|", "\\|"))
+        cells = (f"`{key.name}`", f"`{key.shown}`", ", ".join(key.kinds), key.help.replace("|", "\\|"))
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
 

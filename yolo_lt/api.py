@@ -16,14 +16,14 @@ from ultralytics.utils.events import events
 from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
-from yolo_lt.balance.plan import CSV_HEADER, Plan, make_plan
+from yolo_lt.balance.plan import Plan, make_plan
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate import Report
-from yolo_lt.files import csv_text, write_text
 from yolo_lt.report import tables
 from yolo_lt.ultra import args as checks
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.evaluation import run_validation
+from yolo_lt.ultra.runfiles import write_class_stats
 from yolo_lt.ultra.trainer import PREFIX, TRAINERS
 
 events.enabled = False  # Ultralytics' anonymous usage events: this package sends none
@@ -73,17 +73,14 @@ class YOLOLT(YOLO):
         checks.check_conflicts(theirs, lt)
         _plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
         theirs.setdefault("augmentations", [])  # with albumentations installed Ultralytics would add blur and grey
-        return self._train(partial(TRAINERS[self.task], lt=lt), theirs)
+        return super().train(trainer=partial(TRAINERS[self.task], lt=lt), **theirs)
 
     def _resume(self, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
         """Go on with an unfinished run; its recipe is in the checkpoint."""
         if set(ours) - {"debug", "allow_download"}:
             raise UsageError(f"resume keeps the run's recipe: leave out {', '.join(sorted(ours))}")
         path = checks.check_resume(theirs["resume"], getattr(self, "ckpt_path", None))
-        return self._train(TRAINERS[self.task], {**theirs, "resume": str(path)})
-
-    def _train(self, trainer: Any, theirs: dict[str, Any]) -> Any:
-        return super().train(trainer=trainer, **theirs)
+        return super().train(trainer=TRAINERS[self.task], **{**theirs, "resume": str(path)})
 
     def val(self, **kw: Any) -> Report:
         """Validate by frequency bin; writes report.json, matches.npz and per_class.csv into Ultralytics' val folder.
@@ -94,7 +91,7 @@ class YOLOLT(YOLO):
         """
         ours, theirs = config.split(kw, "val")
         checks.check_keys(theirs)
-        return run_validation(self, super().val, config.resolve(ours), bins_given="bins" in ours, theirs=theirs)
+        return run_validation(self, super().val, config.resolve(ours), ours.get("bins"), theirs)
 
     def finetune_head(self, **kw: Any) -> NoReturn:
         """Re-train the classifier on a frozen trunk."""
@@ -148,7 +145,7 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     LOGGER.info(tables.stats_text(plan))
     name = Path(theirs.get("project") or RUNS_DIR) / str(theirs.get("name") or "stats")
     folder = increment_path(name, exist_ok=bool(theirs.get("exist_ok")), mkdir=True)
-    write_text(folder / "class_stats.csv", csv_text([CSV_HEADER, *plan.rows()]))
+    write_class_stats(folder, plan)
     from yolo_lt.report.plots import rank_plot  # matplotlib is slow to load
 
     rank_plot(folder / "class_rank.png", plan)

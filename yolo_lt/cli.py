@@ -117,8 +117,7 @@ def help_text(verb: str | None = None) -> str:
         if key.section != section:
             section = key.section
             lines += ["", section]
-        default = str(key.default).lower() if isinstance(key.default, bool) else key.default
-        lines += [f"  {key.name}={default}  ({' | '.join(key.kinds)})", f"      {key.help}"]
+        lines += [f"  {key.name}={key.shown}  ({' | '.join(key.kinds)})", f"      {key.help}"]
     return "\n".join(lines)
 
 

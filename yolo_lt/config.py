@@ -40,6 +40,11 @@ class Key:
     verbs: tuple[str, ...]
 
     @property
+    def shown(self) -> str:
+        """The default as it is written in YAML and on the command line."""
+        return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
+
+    @property
     def choices(self) -> list[str]:
         """The literal choices among the kinds."""
         return [k for k in self.kinds if k not in _NON_LITERALS and not _RANGE.match(k)]

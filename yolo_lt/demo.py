@@ -8,12 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ultralytics.utils import LOGGER, RUNS_DIR
 from ultralytics.utils.files import increment_path
 
 from yolo_lt import api, config
-from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.dataset.demo import TRAIN, generate
 from yolo_lt.evaluate import Report
 from yolo_lt.evaluate.compare import paired_difference
@@ -45,7 +43,7 @@ def run(**kw: Any) -> dict[str, Report]:
     for number, (name, recipe) in enumerate(RUNS.items(), 3):
         with step(f"{number}/4 {name} training and validation: yolo-lt train recipe={recipe['recipe']}, yolo-lt val"):
             reports[name] = _train_and_validate(name, recipe, data, folder, theirs, ours)
-    sets = [np.arange(plan.stats.num_classes), *(getattr(plan.bins, n) for n in BIN_NAMES)]
+    sets = plan.bins.class_sets(plan.stats.num_classes)
     difference = paired_difference([reports["balanced"].matches], [reports["stock"].matches], sets)
     LOGGER.info(f"\n{comparison_text([r.to_json() for r in reports.values()], list(RUNS), *difference)}\n")
     for name in RUNS:

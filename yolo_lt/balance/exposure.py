@@ -40,8 +40,7 @@ class Exposure:
 
     def rows(self, epoch: int) -> list[tuple]:
         """One row per class under `HEADER`: tiles that hold the class, as asked by the factors and as counted."""
-        stats, factors = self.plan.stats, self.plan.factors
-        asked = stats.images_with(factors) / factors.sum() * self.tiles.sum()
+        stats, asked = self.plan.stats, self.plan.asked * self.tiles.sum()
         tiles = stats.images_with(self.tiles.astype(np.float64))
         labels = self.plan.bins.labels(stats.num_classes)
         return [

@@ -52,11 +52,15 @@ class Plan:
         return self.keys["cls_loss"] != "bce"
 
     @property
+    def asked(self) -> np.ndarray:
+        """Share of the drawn images that is asked to hold the class, shape (C,)."""
+        return self.stats.images_with(self.factors) / self.factors.sum()
+
+    @property
     def exposure(self) -> np.ndarray:
         """Expected share of drawn images that hold the class, relative to uniform drawing, (C,); nan if unseen."""
-        drawn = self.stats.images_with(self.factors) / self.factors.sum()
         counts = np.where(self.stats.image_counts > 0, self.stats.image_counts, np.nan)
-        return drawn * self.stats.num_images / counts
+        return self.asked * self.stats.num_images / counts
 
     def rows(self) -> list[tuple]:
         """One row per class under `CSV_HEADER`."""

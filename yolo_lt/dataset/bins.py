@@ -44,6 +44,10 @@ class Bins:
             labels[getattr(self, name)] = name
         return labels
 
+    def class_sets(self, num_classes: int) -> list[np.ndarray]:
+        """Class indices of all, head, medium and tail: the four sets that every table has."""
+        return [np.arange(num_classes), *(getattr(self, name) for name in BIN_NAMES)]
+
     @classmethod
     def from_dict(cls, bins: dict, rule: str) -> Bins:
         """Inverse of `as_dict`; a missing bin is empty."""

@@ -54,9 +54,22 @@ def paired_difference(
             for a, b in zip(ours, baseline, strict=True)
         ]
     )
-    drawn = np.random.default_rng((seed, 1)).integers(0, len(ours), size=(replicates, len(ours)))
-    resampled = pairs[drawn.T, np.arange(replicates)].mean(axis=0)
-    return np.mean(plain, axis=0), percentile_interval(resampled)
+    return np.mean(plain, axis=0), seeds_interval(pairs, seed)
+
+
+def seeds_interval(replicates: np.ndarray, seed: int = 0) -> np.ndarray:
+    """95 % interval of a mean over runs, which are drawn with replacement in every replicate.
+
+    Args:
+        replicates: One value per run and replicate of the images, shape (runs, B, ...).
+        seed: Seed of the drawing.
+
+    Returns:
+        Shape (2, ...): lower and upper bound.
+    """
+    runs, count = replicates.shape[:2]
+    drawn = np.random.default_rng((seed, 1)).integers(0, runs, size=(count, runs))
+    return percentile_interval(replicates[drawn.T, np.arange(count)].mean(axis=0))
 
 
 def verdict(low: float, high: float) -> str:

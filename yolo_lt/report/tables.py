@@ -8,6 +8,7 @@ from typing import Any
 
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import CSV_HEADER, Plan
+from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.dataset.stats import imbalance
 from yolo_lt.evaluate.compare import verdict
 from yolo_lt.evaluate.metrics import METRICS
@@ -81,7 +82,7 @@ def report_text(report: dict[str, Any]) -> str:
     rows = []
     for name, m in report["metrics"].items():
         if m is not None:
-            values = [_with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
+            values = [with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
             rows.append((name, f"{m['n_evaluated']}/{m['n_classes']}", m["n_gt"], *values))
     head = (
         f"protocol {report['protocol']}, {report['max_det']} detections per image and class, split {report['split']}, "
@@ -90,10 +91,11 @@ def report_text(report: dict[str, Any]) -> str:
     return head + "\n" + table(("bin", "classes", "boxes", *METRICS), rows)
 
 
-def _with_interval(value: float | None, interval: Sequence[float] | None) -> str:
+def with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
+    """`0.123 [0.100, 0.150]`; with sign="+" signed, for differences; None is shown as '-'."""
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+    return f"{value:{sign}.3f}" + (f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else "")
 
 
 def per_class_rows(report: dict[str, Any]) -> list[tuple]:
@@ -115,13 +117,13 @@ def comparison_text(
     """
     column = METRICS.index(metric)
     rows = []
-    for i, name in enumerate(("all", "head", "medium", "tail")):
+    for i, name in enumerate(("all", *BIN_NAMES)):
         sides = [r["metrics"][name] for r in reports]
         if any(m is None for m in sides):
             continue
-        values = [_with_interval(m[metric], (m["ci95"] or {}).get(metric)) for m in sides]
+        values = [with_interval(m[metric], (m["ci95"] or {}).get(metric)) for m in sides]
         low, high = (float(bound[i, column]) for bound in interval)
-        delta = f"{float(difference[i, column]):+.3f} [{low:+.3f}, {high:+.3f}]"
+        delta = with_interval(float(difference[i, column]), (low, high), "+")
         rows.append((f"{metric} {name}", *values, delta, verdict(low, high)))
     header = ("", *names, f"{names[1]} - {names[0]}", f"{names[1]} is")
     first = reports[0]

@@ -18,6 +18,7 @@ class BalancedDataset(YOLODataset):
     """
 
     factors: np.ndarray
+    borders: np.ndarray  # running sum of the factors, shared by all transforms
     balance_partners: bool
     recent: list[int]
     tiles: list[int]
@@ -27,7 +28,7 @@ class BalancedDataset(YOLODataset):
         """Turn a data set that Ultralytics built into ours, in place: its builder has no argument for the class."""
         dataset.__class__ = cls
         dataset.factors, dataset.balance_partners = factors, balance_partners
-        dataset.recent, dataset.tiles = [], []
+        dataset.borders, dataset.recent, dataset.tiles = np.cumsum(factors), [], []
         dataset._install_partners(dataset.transforms)
         return dataset
 
@@ -73,7 +74,6 @@ class Partners:
         self.dataset = dataset
         self.count = mix.n - 1 if isinstance(mix, Mosaic) else 0  # 0: the transform expects a single index
         self.from_recent = isinstance(mix, Mosaic) and mix.buffer_enabled
-        self.borders = np.cumsum(dataset.factors)
 
     def __call__(self) -> int | list[int]:
         """One index, or a list of them for mosaic."""
@@ -84,8 +84,9 @@ class Partners:
         return [self._draw() for _ in range(self.count)]
 
     def _draw(self) -> int:
-        at = int(np.searchsorted(self.borders, random.random() * self.borders[-1], side="right"))
-        return min(at, len(self.borders) - 1)
+        borders = self.dataset.borders
+        at = int(np.searchsorted(borders, random.random() * borders[-1], side="right"))
+        return min(at, len(borders) - 1)
 
 
 def mix_transforms(transform: Any) -> list[BaseMixTransform]:

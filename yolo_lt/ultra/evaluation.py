@@ -26,7 +26,7 @@ from yolo_lt.ultra.validator import VALIDATORS
 
 
 def run_validation(
-    model: Any, validate: Callable[..., Any], lt: dict[str, Any], bins_given: bool, theirs: dict[str, Any]
+    model: Any, validate: Callable[..., Any], lt: dict[str, Any], rule: Any, theirs: dict[str, Any]
 ) -> Report:
     """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw.
 
@@ -34,7 +34,7 @@ def run_validation(
         model: The YOLOLT.
         validate: Ultralytics' unbound-to-us `val`, which takes a validator class.
         lt: Every yolo-lt key.
-        bins_given: Whether `bins=` was asked for, which then wins over the bins of the training.
+        rule: `bins=` if it was given, which then wins over the bins of the training; else None.
         theirs: Ultralytics' keys.
 
     Raises:
@@ -48,7 +48,7 @@ def run_validation(
     data = labels.load_data(theirs.get("data") or model.overrides.get("data"), split, lt["allow_download"])
     if len(model.names) != len(data["names"]):
         raise LTError(f"{weights} has {len(model.names)} classes and {data['yaml_file']} has {len(data['names'])}")
-    bins, counts = find_bins(weights, data, lt["bins"] if bins_given else None, model.task)
+    bins, counts = find_bins(weights, data, rule, model.task)
     labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently here either
 
     made: list[Any] = []
@@ -59,7 +59,7 @@ def run_validation(
 
     validate(validator=keep, **{**theirs, "data": data["yaml_file"]})
     validator = made[0]
-    truth, found = validator.evaluation_input(data["names"])
+    truth, found = validator.evaluation_input(labels.class_names(data))
     report = evaluate(
         *(truth, found, lt["protocol"], bins),
         max_det=theirs.get("max_det"),
@@ -80,17 +80,15 @@ def find_bins(weights: Path, data: dict[str, Any], rule: Any, task: str) -> tupl
         LTError: None of the three is there.
     """
     lt = find_lt(weights)
-    if lt and lt["names"] == [data["names"][i] for i in range(len(data["names"]))]:
+    if lt and lt["names"] == labels.class_names(data):
         counts = counts_of(lt)
         return (bins_of(lt) if rule is None else frequency_bins(counts[0], rule, data.get("frequency"))), counts
     try:
         stats = labels.stats_of(labels.scan(data, "train", task).labels, data)
     except LTError as e:
         raise LTError(f"no training counts for the bins: no lt.yaml beside {weights}, and {e}") from None
-    return frequency_bins(stats.image_counts, rule or "auto", stats.frequency), (
-        stats.image_counts,
-        stats.instance_counts,
-    )
+    bins = frequency_bins(stats.image_counts, rule or "auto", stats.frequency)
+    return bins, (stats.image_counts, stats.instance_counts)
 
 
 def _context(validator: Any, weights: Path, data: dict[str, Any], split: str) -> dict[str, Any]:

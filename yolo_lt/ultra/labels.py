@@ -40,8 +40,6 @@ def load_data(data: Any, split: str = "", allow_download: bool = False) -> dict[
         raise LTError(f"data={text}: no such file")
     try:
         parsed = check_det_dataset(text, autodownload=allow_download, split=split)
-    except LTError:
-        raise
     except Exception as e:
         raise LTError(f"data={text}: {plain(e)}{_download_hint(text, e)}") from None
     for path in _paths(parsed.get(split or "train")):
@@ -168,6 +166,11 @@ def _check_label_file(path: Path, num_classes: int, single_cls: bool) -> None:
             )
 
 
+def class_names(data: dict[str, Any]) -> list[str]:
+    """Class names of a parsed data YAML in the order of their ids."""
+    return [data["names"][i] for i in range(len(data["names"]))]
+
+
 def stats_of(labels: list[dict[str, Any]], data: dict[str, Any]) -> ClassStats:
     """ClassStats of Ultralytics' in-memory labels (`dataset.labels`).
 
@@ -175,7 +178,7 @@ def stats_of(labels: list[dict[str, Any]], data: dict[str, Any]) -> ClassStats:
         labels: One dict per image with `cls` of shape (n, 1).
         data: The parsed data YAML: `names`, and `frequency` with a letter r, c or f per class if it has one.
     """
-    names = [data["names"][i] for i in range(len(data["names"]))]
+    names = class_names(data)
     return ClassStats.from_lists([x["cls"].reshape(-1) for x in labels], len(names), names, data.get("frequency"))
 
 

@@ -27,6 +27,11 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "instance_counts": plan.stats.instance_counts.tolist(),
     }
     write_text(folder / "lt.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_class_stats(folder, plan)
+
+
+def write_class_stats(folder: Path, plan: Plan) -> None:
+    """Write class_stats.csv: one row per class under `CSV_HEADER`."""
     write_text(folder / "class_stats.csv", csv_text([CSV_HEADER, *plan.rows()]))
 
 

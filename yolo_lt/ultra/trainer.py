@@ -15,7 +15,7 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, colorstr
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_lt.balance import exposure
-from yolo_lt.balance.losses import Loss, build_loss
+from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
 from yolo_lt.balance.plan import Plan, make_plan
 from yolo_lt.report.tables import acted_text, plan_text
 from yolo_lt.ultra.criterion import ClassificationLoss, install
@@ -29,8 +29,6 @@ if TYPE_CHECKING:  # the mixin comes before each task's own trainer
     from ultralytics.models.yolo.detect import DetectionTrainer as _Trainer
 else:
     _Trainer = object
-
-LOSS_KEYS = {"cb": ("cb_beta", "cb_form"), "eql": ("eql_lambda",)}
 
 
 class LTMixin(_Trainer):

@@ -62,7 +62,7 @@ class LTDetectionValidator(DetectionValidator):
             self.found[file], self.sizes[file] = rows.double().cpu().numpy(), batch["ori_shape"][i]
         super().update_metrics(preds, batch)
 
-    def evaluation_input(self, names: dict[int, str]) -> tuple[GroundTruth, Detections]:
+    def evaluation_input(self, names: list[str]) -> tuple[GroundTruth, Detections]:
         """Ground truth of the validated split, from its labels, and the collected detections; category = class index.
 
         Images are identified by their path below the split's common folder, so that runs on one data set can be paired
@@ -80,7 +80,7 @@ class LTDetectionValidator(DetectionValidator):
 
 
 def _truth(
-    labels: list[dict[str, Any]], sizes: list[tuple[int, int]], ids: np.ndarray, names: dict[int, str]
+    labels: list[dict[str, Any]], sizes: list[tuple[int, int]], ids: np.ndarray, names: list[str]
 ) -> GroundTruth:
     """Ultralytics' normalised labels as boxes in original pixels."""
     boxes, image, cls = [np.zeros((0, 4))], [], []
@@ -93,7 +93,7 @@ def _truth(
     return GroundTruth(
         image_ids=ids,
         category_ids=np.arange(len(names)),
-        names=tuple(names[i] for i in range(len(names))),
+        names=tuple(names),
         image=np.concatenate(image),
         cls=np.concatenate(cls),
         box=box,

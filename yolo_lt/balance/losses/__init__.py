@@ -1,4 +1,4 @@
-"""Classification losses. A new one is a file beside these, a class with `compute`, and a line in `LOSSES`."""
+"""Classification losses. To add one: a file beside these, a line in `LOSSES`, its keys in `LOSS_KEYS`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from yolo_lt.balance.losses.eql import EQL
 from yolo_lt.balance.losses.targets import SparseTargets
 from yolo_lt.errors import UsageError
 
-__all__ = ["LOSSES", "Loss", "SparseTargets", "build_loss"]
+__all__ = ["LOSSES", "LOSS_KEYS", "Loss", "SparseTargets", "build_loss"]
 
 Counts = Sequence[int] | np.ndarray
 
@@ -33,6 +33,8 @@ LOSSES: dict[str, Callable[..., Loss]] = {
         _counts("image_counts", image_counts), _counts("num_images", num_images), **kw
     ),
 }
+
+LOSS_KEYS: dict[str, tuple[str, ...]] = {"bce": (), "cb": ("cb_beta", "cb_form"), "eql": ("eql_lambda",)}
 
 
 def build_loss(

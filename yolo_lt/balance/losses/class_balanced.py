@@ -20,7 +20,7 @@ def positives_form(z: Tensor, pos: Positives, w: Tensor, valid: Tensor | None) -
     This moves the optimum of a class' logit (its odds are multiplied by w_c), which weighing positives and negatives
     of a class alike cannot do.
     """
-    return bce_sum(z, pos, valid) + ((w[pos.index[2]] - 1) * bce_at(z, pos, valid)).sum()
+    return bce_sum(z, pos, valid) + ((w[pos.index[2]] - 1) * bce_at(z, pos.index, pos.y, valid)).sum()
 
 
 def column_form(z: Tensor, pos: Positives, w: Tensor, valid: Tensor | None) -> Tensor:

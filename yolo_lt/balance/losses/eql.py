@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from yolo_lt.balance.losses.base import Loss
-from yolo_lt.balance.losses.targets import Positives, bce_sum
+from yolo_lt.balance.losses.targets import Positives, bce_at, bce_sum
 
 
 class EQL(Loss):
@@ -35,21 +34,6 @@ class EQL(Loss):
         """Sum over all entries less what foreground rows give rare classes as negatives, scalar."""
         rare = self.rare.to(z.device)
         b, a = pos.foreground.nonzero(as_tuple=True)
-        at = z[b[:, None], a[:, None], rare]  # (foreground rows, rare classes)
-        dropped = binary_cross_entropy_with_logits(at, torch.zeros_like(at), reduction="none")
-        if valid is not None:
-            dropped = dropped * valid.expand_as(z)[b[:, None], a[:, None], rare]
-        return bce_sum(z, pos, valid) - (dropped * self._negative(z, pos, b, a, rare)).sum()
-
-    @staticmethod
-    def _negative(z: Tensor, pos: Positives, b: Tensor, a: Tensor, rare: Tensor) -> Tensor:
-        """1 where the entry of a foreground row and a rare class is no positive, shape (rows, rare classes)."""
-        row = torch.full(z.shape[:2], -1, dtype=torch.long, device=z.device)
-        row[b, a] = torch.arange(len(b), device=z.device)
-        column = torch.full((z.shape[2],), -1, dtype=torch.long, device=z.device)
-        column[rare] = torch.arange(len(rare), device=z.device)
-        negative = torch.ones(len(b), len(rare), dtype=z.dtype, device=z.device)
-        i, j = row[pos.index[:2]], column[pos.index[2]]
-        keep = (i >= 0) & (j >= 0)
-        negative[i[keep], j[keep]] = 0
-        return negative
+        excused = bce_at(z, (b[:, None], a[:, None], rare), 0.0, valid).sum()  # all rare entries of foreground rows
+        own = pos.foreground[pos.index[:2]] & torch.isin(pos.index[2], rare)  # but the positive ones among them stay
+        return bce_sum(z, pos, valid) - excused + bce_at(z, tuple(i[own] for i in pos.index), 0.0, valid).sum()

@@ -92,7 +92,9 @@ def bce_sum(z: Tensor, pos: Positives, weight: Tensor | None = None) -> Tensor:
     return (loss if weight is None else loss * weight).sum()
 
 
-def bce_at(z: Tensor, pos: Positives, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy at the positive entries, shape (P,)."""
-    loss = binary_cross_entropy_with_logits(z[pos.index], pos.y, reduction="none")
-    return loss if valid is None else loss * valid.expand_as(z)[pos.index]
+def bce_at(z: Tensor, index: tuple[Tensor, ...], y: Tensor | float, valid: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of the entries z[index] against y, which broadcasts to them; the shape of z[index]."""
+    at = z[index]
+    target = torch.as_tensor(y, dtype=z.dtype, device=z.device).expand_as(at)
+    loss = binary_cross_entropy_with_logits(at, target, reduction="none")
+    return loss if valid is None else loss * valid.expand_as(z)[index]
