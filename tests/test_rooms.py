@@ -10,6 +10,7 @@ MAY_USE_ULTRALYTICS = {"api.py", "demo.py"}  # beside the room ultra/
 FORBIDDEN = {
     "dataset": {"torch", "ultralytics", "matplotlib"},
     "balance": {"ultralytics", "matplotlib", "cv2"},
+    "calibrate": {"ultralytics", "matplotlib", "cv2"},
     "evaluate": {"torch", "ultralytics", "matplotlib", "cv2", "pycocotools"},
     "report": {"torch", "ultralytics", "cv2"},
 }
@@ -40,7 +41,7 @@ def test_dataset_and_evaluate_and_factors_are_pure_numpy():
 
 
 def test_the_data_flow_has_one_direction():
-    order = ["dataset", "balance", "evaluate", "report", "ultra"]
+    order = ["dataset", "balance", "calibrate", "evaluate", "report", "ultra"]
     for room in order:
         later = {f"yolo_lt.{r}" for r in order[order.index(room) + 1 :]}
         for path in (PACKAGE / room).rglob("*.py"):

@@ -1,0 +1,1 @@
+"""From a trained model to decisions: per-class confidence thresholds. numpy only."""
