@@ -16,15 +16,17 @@ from ultralytics.utils.events import events
 from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
-from yolo_lt.balance.plan import Plan, make_plan
+from yolo_lt.balance.plan import Plan
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
 from yolo_lt.ultra import args as checks
-from yolo_lt.ultra import labels
+from yolo_lt.ultra import decoupled, labels
 from yolo_lt.ultra.evaluation import run_validation
-from yolo_lt.ultra.runfiles import write_class_stats
-from yolo_lt.ultra.trainer import PREFIX, TRAINERS
+from yolo_lt.ultra.preflight import PREFIX, plan_data
+from yolo_lt.ultra.runfiles import find_lt, write_class_stats
+from yolo_lt.ultra.stage_two import HEAD_TRAINERS
+from yolo_lt.ultra.trainer import TRAINERS
 
 events.enabled = False  # Ultralytics' anonymous usage events: this package sends none
 
@@ -68,19 +70,73 @@ class YOLOLT(YOLO):
         ours, theirs = config.split(kw, "train")
         if theirs.get("resume"):
             return self._resume(ours, theirs)
-        lt = config.resolve(ours)
+        two = ours.get("recipe") == "decoupled"
+        if not two:
+            checks.check_one_stage(ours)
+        lt, theirs = decoupled.stages(ours, theirs) if two else (config.resolve(ours), theirs)
         checks.check_keys(theirs)
         checks.check_conflicts(theirs, lt)
-        _plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
+        plan_data(theirs.get("data"), lt, self.task, theirs, splits=("val",))
+        if two:  # what stage two would refuse must not wait for the end of stage one
+            head_lt, head_theirs = self._head_keys(lt["stage_two"], "the checkpoint of stage one")
+            plan_data(theirs.get("data"), head_lt, self.task, head_theirs)
         theirs.setdefault("augmentations", [])  # with albumentations installed Ultralytics would add blur and grey
-        return super().train(trainer=partial(TRAINERS[self.task], lt=lt), **theirs)
+        metrics = super().train(trainer=partial(TRAINERS[self.task], lt=lt), **theirs)
+        return self._stage_two(Path(self.trainer.save_dir)) if two else metrics
 
     def _resume(self, ours: dict[str, Any], theirs: dict[str, Any]) -> Any:
-        """Go on with an unfinished run; its recipe is in the checkpoint."""
+        """Go on with an unfinished run; its recipe is in the checkpoint, and what follows it in lt.yaml."""
         if set(ours) - {"debug", "allow_download"}:
             raise UsageError(f"resume keeps the run's recipe: leave out {', '.join(sorted(ours))}")
-        path = checks.check_resume(theirs["resume"], getattr(self, "ckpt_path", None))
-        return super().train(trainer=TRAINERS[self.task], **{**theirs, "resume": str(path)})
+        last = checks.resume_path(theirs["resume"], getattr(self, "ckpt_path", None))
+        run = last.absolute().parent.parent
+        if checks.is_finished(last) and decoupled.stage_two(run):  # stage one is done
+            last = decoupled.head_checkpoint(run)
+            if not last.is_file():
+                return self._stage_two(run)
+        path, lt = checks.check_resume(last)
+        trainers = HEAD_TRAINERS if lt.get("head_of") else TRAINERS
+        metrics = super().train(trainer=trainers[self.task], **{**theirs, "resume": str(path)})
+        return self._stage_two(run) if lt.get("stage_two") else metrics
+
+    def _stage_two(self, run: Path) -> Any:
+        """Stage two of recipe=decoupled, in this object, on the last checkpoint of its finished stage one."""
+        self._load(str(run / "weights" / "last.pt"))
+        return self.finetune_head(**(decoupled.stage_two(run) or {}))
+
+    def finetune_head(self, **kw: Any) -> Any:
+        """Re-train the classification branch of this checkpoint on its frozen trunk and box branch.
+
+        The images that stage one set apart (`holdout`, in lt.yaml beside the checkpoint) stay apart, and best.pt is
+        chosen on them; without a holdout it is chosen on val, as in Ultralytics.
+
+        Returns:
+            Ultralytics' metrics of the final validation.
+
+        Raises:
+            UsageError: Unknown, mistyped or conflicting keys, or a model that is no unfused checkpoint.
+            LTError: Missing or bad data, other classes than the checkpoint's, or no image for the strategy.
+        """
+        ours, theirs = config.split(kw, "finetune-head")
+        if theirs.get("resume"):
+            return self._resume(ours, theirs)
+        weights = checks.check_stage_one(self)
+        lt, theirs = self._head_keys(kw, str(weights))
+        recorded = (find_lt(weights) or {}).get("holdout")
+        plan = plan_data(theirs["data"], lt, self.task, theirs, splits=("val",), recorded=recorded)
+        checks.check_classes(weights, self.names, plan.stats.names)
+        theirs.setdefault("augmentations", [])
+        return super().train(trainer=partial(HEAD_TRAINERS[self.task], lt=lt), **theirs)
+
+    def _head_keys(self, kw: dict[str, Any], head_of: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Every yolo-lt key and the Ultralytics keys of a finetune-head call, checked."""
+        ours, theirs = config.split(kw, "finetune-head")
+        lt = {**config.resolve(ours), "head_of": head_of}
+        theirs = {**config.stage_two_defaults(), **theirs, "data": theirs.get("data") or self.overrides.get("data")}
+        checks.check_keys(theirs)
+        checks.check_conflicts(theirs, lt)
+        checks.check_stage_two(theirs, ours, lt, self.task)
+        return lt, checks.fix_augmentation(theirs, lt)
 
     def val(self, **kw: Any) -> Report:
         """Validate by frequency bin; writes report.json, matches.npz and per_class.csv into Ultralytics' val folder.
@@ -92,10 +148,6 @@ class YOLOLT(YOLO):
         ours, theirs = config.split(kw, "val")
         checks.check_keys(theirs)
         return run_validation(self, super().val, config.resolve(ours), ours.get("bins"), theirs)
-
-    def finetune_head(self, **kw: Any) -> NoReturn:
-        """Re-train the classifier on a frozen trunk."""
-        raise not_yet("finetune-head")
 
     def calibrate(self, *args: Any, **kw: Any) -> NoReturn:
         """Fold a per-class calibration into the checkpoint."""
@@ -117,21 +169,23 @@ def train(model: str | Path | None = None, **kw: Any) -> Any:
     resume, model = kw.get("resume"), model or kw.pop("model", None)
     model = model or (resume if isinstance(resume, (str, Path)) else None)
     if model is None and resume is True:
-        model = checks.check_resume(True, None)
+        model = checks.resume_path(True, None)
     if model is None:
         raise UsageError("model=... is missing: name a checkpoint or a model YAML, for example model=yolo26n.pt")
     config.split(kw, "train")  # a mistyped key must not wait for the model to load
     return YOLOLT(model, task=kw.pop("task", None)).train(**kw)
 
 
+def finetune_head(model: str | Path | None = None, **kw: Any) -> Any:
+    """`yolo-lt finetune-head`: see `YOLOLT.finetune_head`."""
+    model, kw = _checkpoint("finetune-head", model, kw)
+    return _open(model, kw.pop("task", None)).finetune_head(**kw)
+
+
 def val(model: str | Path | None = None, **kw: Any) -> Report:
     """`yolo-lt val`: see `YOLOLT.val`."""
-    kw = config.merge_cfg_file(kw)
-    model = model or kw.pop("model", None)
-    if model is None:
-        raise UsageError("model=... is missing: name the checkpoint to validate, for example model=best.pt")
-    config.split(kw, "val")
-    return YOLOLT(model, task=kw.pop("task", None)).val(**kw)
+    model, kw = _checkpoint("val", model, kw)
+    return _open(model, kw.pop("task", None)).val(**kw)
 
 
 def stats(data: Any = None, **kw: Any) -> Plan:
@@ -141,7 +195,7 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     """
     ours, theirs = config.split({"data": data, **kw}, "stats")
     checks.check_keys(theirs)
-    plan = _plan(data, config.resolve(ours), theirs.get("task", "detect"), theirs)
+    plan = plan_data(data, config.resolve(ours), theirs.get("task", "detect"), theirs)
     LOGGER.info(tables.stats_text(plan))
     name = Path(theirs.get("project") or RUNS_DIR) / str(theirs.get("name") or "stats")
     folder = increment_path(name, exist_ok=bool(theirs.get("exist_ok")), mkdir=True)
@@ -160,22 +214,20 @@ def demo(**kw: Any) -> dict[str, Report]:
     return run(**kw)
 
 
-def _plan(data: Any, lt: dict[str, Any], task: str, theirs: dict[str, Any], splits: tuple[str, ...] = ()) -> Plan:
-    """Check the data, in further splits too, and resolve the recipe, before anything is created."""
-    parsed = labels.load_data(data, allow_download=lt["allow_download"])
-    if theirs.get("single_cls"):
-        parsed = {**parsed, "names": {0: "item"}}
-    scans = []
-    try:
-        scans.append(labels.scan(parsed, "train", task, theirs))
-        plan = make_plan(labels.stats_of(scans[0].labels, parsed), lt)
-        scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
-    except LTError:
-        for scanned in scans:
-            scanned.forget()
-        raise
-    if dropped := scans[0].corrupt:
-        LOGGER.warning(f"{PREFIX}Ultralytics drops {len(dropped)} corrupt images or labels, the first: {dropped[0]}")
-    if theirs.get("fraction", 1) not in (1, 1.0, None):
-        LOGGER.warning(f"{PREFIX}fraction takes the first files in alphabetical order and may drop tail classes")
-    return plan
+def _checkpoint(verb: str, model: Any, kw: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The checkpoint that a verb works on and its other keys, checked before the model is loaded."""
+    kw = config.merge_cfg_file(kw)
+    resume, model = kw.get("resume"), model or kw.pop("model", None)
+    model = model or (resume if isinstance(resume, (str, Path)) else None)
+    if model is None:
+        raise UsageError(f"model=... is missing: name the checkpoint for {verb}, for example model=best.pt")
+    config.split(kw, verb)  # a mistyped key must not wait for the model to load
+    return model, kw
+
+
+def _open(model: str | Path, task: str | None) -> YOLOLT:
+    """Load a checkpoint; a task that is given must be its own."""
+    opened = YOLOLT(model, task=task)
+    if task and task != opened.task:
+        raise UsageError(f"task={task}: {model} is a model of task {opened.task}")
+    return opened

@@ -13,12 +13,12 @@ VERBS = {
     "demo": "embedded data: stats, a stock and a balanced training, val of both, side by side",
     "stats": "counts, imbalance and bins of a data set, and what a recipe would do with it",
     "train": "train an Ultralytics model with a recipe",
+    "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
     "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with confidence intervals",
     "cfg": "every yolo-lt key and its default",
     "version": "the version",
 }
 LATER = (
-    "finetune-head",
     "calibrate",
     "compare",
     "predict",
@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
         return 0
     from yolo_lt import api
 
-    getattr(api, verb)(**args)
+    getattr(api, verb.replace("-", "_"))(**args)
     return 0
 
 
@@ -101,7 +101,7 @@ def help_text(verb: str | None = None) -> str:
     """Help, made from cfg/default.yaml; for one verb only its own keys."""
     lines = [USAGE, ""]
     if verb is None:
-        lines += [f"  {name:<9}{text}" for name, text in VERBS.items()]
+        lines += [f"  {name:<15}{text}" for name, text in VERBS.items()]
         return "\n".join(
             [
                 *lines,

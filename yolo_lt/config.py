@@ -1,8 +1,8 @@
 """Our keys: read from cfg/default.yaml, type-checked, split from Ultralytics' keys. No torch, no ultralytics.
 
 `cfg/default.yaml` is the one source: a line `key: value # (kinds) meaning` gives name, default, accepted values and
-help. `kinds` are alternatives separated by `|`: `bool`, `path`, `two numbers`, `number` or `integer` with an optional
-range (`> 0`, `in [0, 1)`), and anything else is a literal choice.
+help. `kinds` are alternatives separated by `|`: `bool`, `path`, `folder`, `two numbers`, `number` or `integer` with an
+optional range (`> 0`, `in [0, 1)`), and anything else is a literal choice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from yolo_lt.errors import LTError, UsageError
 _SECTION = re.compile(r"^# (?P<title>.+?) --- (?P<verbs>[\w, -]+)$")
 _KEY = re.compile(r"^(?P<name>\w+): (?P<value>.*?) # \((?P<kinds>.+?)\) (?P<help>.+)$")
 _RANGE = re.compile(r"^(number|integer)(?: (>=|>) (\S+)| in ([\[(])(\S+), (\S+?)([\])]))?$")
-_NON_LITERALS = ("bool", "path", "two numbers")
+_NON_LITERALS = ("bool", "path", "folder", "two numbers")
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,11 @@ def load_recipe(name: str) -> dict[str, Any]:
     return {k: check(k, v) for k, v in yaml.safe_load(text).items()}
 
 
+def stage_two_defaults() -> dict[str, Any]:
+    """Ultralytics keys that finetune-head sets unless they are given (cfg/finetune-head.yaml)."""
+    return yaml.safe_load(files("yolo_lt.cfg").joinpath("finetune-head.yaml").read_text(encoding="utf-8"))
+
+
 def check(name: str, value: Any) -> Any:
     """The value of key `name` in its proper type.
 
@@ -152,6 +157,8 @@ def _match(kind: str, value: Any) -> tuple[bool, Any]:
     if kind == "path":
         ok = isinstance(value, Path) or (isinstance(value, str) and Path(value).suffix != "")
         return ok, str(value)
+    if kind == "folder":
+        return isinstance(value, (str, Path)), str(value)
     literal = "none" if value is None else str(value)  # `sampler=none` reads as None on the command line
     return literal == kind, kind
 

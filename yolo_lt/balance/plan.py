@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from yolo_lt.balance.sampling import class_repeat_factors, head_border, repeat_factors
+from yolo_lt.balance.strategy import focus, tail_images
 from yolo_lt.balance.stream import epoch_length
 from yolo_lt.balance.weights import class_weights
 from yolo_lt.dataset.bins import BIN_NAMES, Bins, frequency_bins
@@ -44,7 +45,12 @@ class Plan:
     @property
     def samples(self) -> bool:
         """Whether the recipe changes what training sees."""
-        return self.keys["sampler"] != "none"
+        return self.keys["sampler"] != "none" or (self.stage_two and self.keys["strategy"] != "all")
+
+    @property
+    def stage_two(self) -> bool:
+        """Whether the head of a finished checkpoint is re-trained; `head_of` names that checkpoint."""
+        return bool(self.keys.get("head_of"))
 
     @property
     def reweighs(self) -> bool:
@@ -86,28 +92,43 @@ class Plan:
         return rows
 
 
-def make_plan(stats: ClassStats, keys: dict[str, Any]) -> Plan:
+def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None) -> Plan:
     """Resolve a recipe for a data set.
 
     Args:
-        stats: Class occurrences of the training split.
+        stats: Class occurrences of the images that are trained on.
         keys: Every yolo-lt key, as `config.resolve` returns them.
+        bins: The bins, if they come from more images than those; else `bins=` decides.
 
     Raises:
         UsageError: A key is out of range.
-        LTError: The bins file is missing or malformed.
+        LTError: The bins file is missing or malformed, or no image serves the strategy of stage two.
     """
-    bins = frequency_bins(stats.image_counts, keys["bins"], stats.frequency)
+    bins = bins or frequency_bins(stats.image_counts, keys["bins"], stats.frequency)
     keys, notes = _resolve_auto(stats, bins, keys)
     factors, class_factors = np.ones(stats.num_images), np.ones(stats.num_classes)
     if keys["sampler"] != "none":
         factors = repeat_factors(stats, method=keys["sampler"], thr=keys["repeat_thr"])
         class_factors = class_repeat_factors(stats.image_counts, stats.num_images, keys["repeat_thr"])
         notes += _sampler_notes(stats, factors, keys)
+    if keys.get("head_of") and keys["strategy"] != "all":
+        factors, note = _strategy(stats, bins, factors, keys)
+        notes += [note]
     weights = np.ones(stats.num_classes)
     if keys["cls_loss"] == "cb":
         weights = class_weights(stats.instance_counts, "cb", keys["cb_beta"])
     return Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes))
+
+
+def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str, Any]) -> tuple[np.ndarray, str]:
+    """The factors of stage two's strategy, and what they do; `hard` keeps the sampler's until images are mined."""
+    holding = tail_images(stats, bins)
+    if keys["strategy"] == "hard":
+        return factors, f"strategy=hard mines before the first and every {keys['mine_every']}. epoch after it"
+    factors = focus(factors, holding.astype(np.float64), keys["replay"])
+    length = epoch_length(factors, fixed=keys["epoch_length"] == "fixed")
+    share = f"{keys['replay']:.0%} replay of the other {(~holding).sum()}"
+    return factors, f"strategy=tail: {holding.sum()} images with tail classes, {share}; {length} draws per epoch"
 
 
 def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.files import get_latest_run
 
+from yolo_lt.config import keys
 from yolo_lt.errors import LTError, UsageError
+from yolo_lt.ultra.features import AUGMENTATION
+from yolo_lt.ultra.head import class_branches
 from yolo_lt.ultra.labels import plain
+from yolo_lt.ultra.validator import VALIDATORS
 
 TASKS = ("detect", "segment", "pose", "obb")
 UNSUPPORTED_HEADS = ("World", "YOLOE", "RTDETR", "Classify", "Semantic", "Depth")
@@ -53,25 +58,139 @@ def check_conflicts(theirs: dict[str, Any], lt: dict[str, Any]) -> None:
     """
     if theirs.get("rect") and lt["sampler"] != "none":
         raise UsageError("rect=true fixes the order of images, so no sampler can act: use rect=false or sampler=none")
+    if theirs.get("rect") and lt["holdout"]:
+        raise UsageError("rect=true fixes the batches of all training images, so none can be set apart: use one")
     if theirs.get("cls_pw") and lt["cls_loss"] != "bce":
         raise UsageError(f"cls_pw and cls_loss={lt['cls_loss']} would multiply: use one of them")
 
 
-def check_resume(resume: Any, model: Any) -> Path:
+def resume_path(resume: Any, model: Any) -> Path:
     """The checkpoint that `resume=` names, by path or through `model=`.
 
     Raises:
-        LTError: There is none, or it was not written by an unfinished `yolo-lt train`.
+        LTError: There is none.
     """
     path = Path(str(resume if resume is not True else model or get_latest_run() or ""))
     if not path.is_file():
         raise LTError(f"resume={resume}: there is no checkpoint '{path}'; name one, for example resume=last.pt")
-    ckpt = _load(path)
-    if ckpt.get("optimizer") is None or ckpt.get("epoch", -1) < 0:
-        raise LTError(f"{path} is of a finished training: there is nothing to resume")
-    if "lt" not in (ckpt.get("train_args") or {}):
-        raise LTError(f"{path} was not trained by yolo-lt: resume it with `yolo train resume model={path}`")
     return path
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a checkpoint is of a finished training, which Ultralytics strips of its optimizer."""
+    ckpt = _load(path)
+    return ckpt.get("optimizer") is None or ckpt.get("epoch", -1) < 0
+
+
+def check_resume(path: Path) -> tuple[Path, dict[str, Any]]:
+    """An unfinished checkpoint of `yolo-lt`, and the yolo-lt keys of its run.
+
+    Raises:
+        LTError: It is finished, or of another program.
+    """
+    if is_finished(path):
+        raise LTError(f"{path} is of a finished training: there is nothing to resume")
+    trained = _load(path).get("train_args") or {}
+    if "lt" not in trained:
+        raise LTError(f"{path} was not trained by yolo-lt: resume it with `yolo train resume model={path}`")
+    return path, trained["lt"]
+
+
+def check_one_stage(ours: dict[str, Any]) -> None:
+    """Refuse keys of stage two, and of its coming about, where there is none.
+
+    Raises:
+        UsageError: One of them is given.
+    """
+    for name in ours:
+        if set(keys()[name].verbs) in ({"train"}, {"train", "finetune-head"}):
+            raise UsageError(f"{name} acts in train only with recipe=decoupled")
+
+
+def check_stage_one(model: Any) -> Path:
+    """The checkpoint whose head is to be re-trained.
+
+    Raises:
+        UsageError: The model is no checkpoint, is fused, or has no classification branch.
+    """
+    if not model.ckpt or not getattr(model, "ckpt_path", None):
+        raise UsageError(f"model={model.model_name}: finetune-head needs a trained checkpoint (.pt), not a model YAML")
+    if model.model.is_fused():
+        raise UsageError(f"model={model.ckpt_path} was fused for inference: give the checkpoint before export")
+    class_branches(model.model)
+    return Path(str(model.ckpt_path)).absolute()
+
+
+ACTS_WITH = {  # key: the key that must have one of these values, or the first would silently do nothing
+    "replay": ("strategy", ("tail", "hard")),
+    "mine_every": ("strategy", ("hard",)),
+    "cache_views": ("feature_cache", (True,)),
+    "cache_limit": ("feature_cache", (True,)),
+    "cache_dir": ("feature_cache", (True,)),
+}
+
+
+def check_stage_two(theirs: dict[str, Any], ours: dict[str, Any], lt: dict[str, Any], task: str) -> None:
+    """Refuse what stage two sets itself, and keys that could not act.
+
+    Raises:
+        UsageError: `freeze`, `pretrained=`, `recipe=decoupled`, a key of another strategy, or a strategy that the task
+            or several devices do not allow.
+    """
+    if lt["strategy"] == "hard" and task not in VALIDATORS:
+        raise UsageError(f"strategy=hard needs the evaluation of {task}, which is not in this version yet")
+    for name in ("feature_cache", "strategy"):
+        if lt[name] in (True, "hard") and _devices(theirs) > 1:
+            raise UsageError(f"{name}={str(lt[name]).lower()} works in one process: give one device")
+    if lt["recipe"] == "decoupled":
+        raise UsageError("recipe=decoupled is both stages in one: give it to train; finetune-head is its stage two")
+    for name in ("freeze", "pretrained", "distill_model", "single_cls", "classes"):
+        if theirs.get(name) not in (None, False, []) or name in theirs.keys() & {"pretrained"}:
+            raise UsageError(f"{name} cannot be given to finetune-head, which decides itself what learns and on what")
+    for name, (other, values) in ACTS_WITH.items():
+        if name in ours and lt[other] not in values:
+            wanted = " or ".join(f"{other}={str(v).lower()}" for v in values)
+            raise UsageError(f"{name} acts only with {wanted}")
+
+
+def fix_augmentation(theirs: dict[str, Any], lt: dict[str, Any]) -> dict[str, Any]:
+    """Without views a feature cache holds every image as it is, so augmentation is off; with views it is kept.
+
+    Raises:
+        UsageError: An augmentation was asked for that could not act, or something that needs images or processes.
+    """
+    if not lt["feature_cache"]:
+        return theirs
+    if not lt["cache_views"]:
+        for name in AUGMENTATION:
+            if theirs.get(name):
+                raise UsageError(f"{name}={theirs[name]} cannot act on cached features: cache_views=k keeps k views")
+        theirs = {**theirs, **dict.fromkeys(AUGMENTATION, 0)}
+    for name in ("compile", "multi_scale"):
+        if theirs.get(name):
+            raise UsageError(f"{name} cannot act on cached features: leave it out, or use feature_cache=false")
+    return {**theirs, "close_mosaic": 0}
+
+
+def _devices(theirs: dict[str, Any]) -> int:
+    device = theirs.get("device")
+    return len(device) if isinstance(device, (list, tuple)) else str(device or "").count(",") + 1
+
+
+def check_classes(weights: Path, names: dict[int, str], data: Sequence[str]) -> None:
+    """The checkpoint must know the data's classes, in the same order.
+
+    Raises:
+        LTError: Another number of classes, or the same names at other places: Ultralytics would then carry over the
+            rows with equal names and leave the others at random.
+    """
+    own = [str(names[i]) for i in range(len(names))]
+    if len(own) != len(data):
+        raise LTError(f"{weights} has {len(own)} classes and the data YAML names {len(data)}: train it on them first")
+    differ = [i for i, (a, b) in enumerate(zip(own, data, strict=True)) if a != str(b)]
+    if differ and set(own) & {str(b) for b in data}:
+        i = differ[0]
+        raise LTError(f"class {i} is '{own[i]}' in {weights} and '{data[i]}' in the data YAML: the names must agree")
 
 
 def _load(path: Path) -> dict[str, Any]:

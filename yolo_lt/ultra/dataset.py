@@ -27,10 +27,14 @@ class BalancedDataset(YOLODataset):
     def adopt(cls, dataset: YOLODataset, factors: np.ndarray, balance_partners: bool) -> BalancedDataset:
         """Turn a data set that Ultralytics built into ours, in place: its builder has no argument for the class."""
         dataset.__class__ = cls
-        dataset.factors, dataset.balance_partners = factors, balance_partners
-        dataset.borders, dataset.recent, dataset.tiles = np.cumsum(factors), [], []
+        dataset.balance_partners, dataset.recent, dataset.tiles = balance_partners, [], []
+        dataset.set_factors(factors)
         dataset._install_partners(dataset.transforms)
         return dataset
+
+    def set_factors(self, factors: np.ndarray) -> None:
+        """Draw partners by these factors from now on, shape (N,); workers that run already keep the old ones."""
+        self.factors, self.borders = factors, np.cumsum(factors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The transformed sample, with `lt_tiles`: the indices of all images it is made of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -49,21 +50,24 @@ def rank_and_world(rank: int) -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if rank != -1 and dist.is_initialized() else (0, 1)
 
 
-def with_sampler(stock: InfiniteDataLoader, sampler: Sampler[int]) -> InfiniteDataLoader:
-    """The same loader with another sampler: DataLoader forbids to change it, so it is built anew from its settings."""
+def with_sampler(stock: InfiniteDataLoader, sampler: Any = None, **changed: Any) -> InfiniteDataLoader:
+    """The same loader with another sampler (None: its own), data set or collate function.
+
+    DataLoader forbids to change them, so it is built anew from its settings.
+    """
     pin_device = {"pin_memory_device": stock.pin_memory_device} if getattr(stock, "pin_memory_device", "") else {}
-    loader = InfiniteDataLoader(
-        dataset=stock.dataset,
-        batch_size=stock.batch_size,
-        sampler=sampler,
-        num_workers=stock.num_workers,
-        prefetch_factor=stock.prefetch_factor,
-        pin_memory=stock.pin_memory,
-        collate_fn=stock.collate_fn,
-        worker_init_fn=stock.worker_init_fn,
-        generator=stock.generator,
-        drop_last=stock.drop_last,
-        **pin_device,
-    )
+    settings = {
+        "dataset": stock.dataset,
+        "batch_size": stock.batch_size,
+        "sampler": stock.sampler if sampler is None else sampler,
+        "num_workers": stock.num_workers,
+        "prefetch_factor": stock.prefetch_factor,
+        "pin_memory": stock.pin_memory,
+        "collate_fn": stock.collate_fn,
+        "worker_init_fn": stock.worker_init_fn,
+        "generator": stock.generator,
+        "drop_last": stock.drop_last,
+    }
+    loader = InfiniteDataLoader(**{**settings, **pin_device, **changed})
     stock.close()
     return loader

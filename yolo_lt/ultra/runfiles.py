@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from yolo_lt.errors import LTError
 from yolo_lt.files import csv_text, write_text
 
 
-def write_plan(folder: Path, plan: Plan) -> None:
-    """Write lt.yaml (keys, bins, counts) and class_stats.csv; lt.yaml outlives the stripping of checkpoints."""
+def write_plan(folder: Path, plan: Plan, holdout: Sequence[str] = ()) -> None:
+    """Write lt.yaml and class_stats.csv; lt.yaml outlives the stripping of checkpoints.
+
+    Args:
+        folder: The run folder.
+        plan: Keys, bins and counts.
+        holdout: Names of the training images that were set apart.
+    """
     content = {
         "yolo_lt": __version__,
         "keys": plan.keys,
@@ -25,6 +32,7 @@ def write_plan(folder: Path, plan: Plan) -> None:
         "names": list(plan.stats.names),
         "image_counts": plan.stats.image_counts.tolist(),
         "instance_counts": plan.stats.instance_counts.tolist(),
+        "holdout": list(holdout),
     }
     write_text(folder / "lt.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     write_class_stats(folder, plan)
@@ -45,7 +53,8 @@ def find_lt(weights: Path) -> dict[str, Any] | None:
         if path.is_file() and (path.parent == weights.parent or weights.parent.name == "weights"):
             try:
                 content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                return {k: content[k] for k in ("keys", "bins", "names", "image_counts", "instance_counts")}
+                needed = {k: content[k] for k in ("keys", "bins", "names", "image_counts", "instance_counts")}
+                return {**needed, "holdout": content.get("holdout") or []}
             except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as e:
                 raise LTError(f"{path} cannot be read ({e}); give bins= or delete it") from None
     return None

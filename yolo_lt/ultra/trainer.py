@@ -6,25 +6,26 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch.distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK, colorstr
+from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_lt.balance import exposure
 from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
-from yolo_lt.balance.plan import Plan, make_plan
+from yolo_lt.balance.plan import Plan
 from yolo_lt.report.tables import acted_text, plan_text
 from yolo_lt.ultra.criterion import ClassificationLoss, install
 from yolo_lt.ultra.dataset import BalancedDataset
-from yolo_lt.ultra.labels import stats_of
+from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
-from yolo_lt.ultra.runfiles import write_plan
+from yolo_lt.ultra.preflight import PREFIX
+from yolo_lt.ultra.runfiles import find_lt, write_plan
 
-PREFIX = colorstr("yolo-lt: ")
 if TYPE_CHECKING:  # the mixin comes before each task's own trainer
     from ultralytics.models.yolo.detect import DetectionTrainer as _Trainer
 else:
@@ -40,6 +41,8 @@ class LTMixin(_Trainer):
     last: Path
     best: Path
     plan: Plan
+    held: list[str]  # names of the images set apart
+    trained: list[str]  # names of the images trained on, in the order of the data set
     counted: exposure.Exposure | None = None
     losses: dict[str, ClassificationLoss]
 
@@ -60,13 +63,22 @@ class LTMixin(_Trainer):
 
     # What it sees ----------------------------------------------------------------------------------------------------
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The stock data set; for training with a sampler, adopted by ours."""
+        """The stock data set; for training without the holdout, and with a sampler adopted by ours."""
         dataset = super().build_dataset(img_path, mode, batch)
         if mode == "train":
-            self.plan = make_plan(stats_of(dataset.labels, self.data), self.args.lt)
+            recorded = self._recorded_holdout()
+            self.plan, apart = plan_split(dataset, self.data, self.args.lt, recorded, self.args.seed)
+            names = np.array(image_names(dataset.im_files, self.data))
+            self.held, self.trained = names[apart].tolist(), names[~apart].tolist()
+            keep_only(dataset, ~apart)
             if self.plan.samples:
                 dataset = BalancedDataset.adopt(dataset, self.plan.factors, self.plan.keys["balance_partners"])
         return dataset
+
+    def _recorded_holdout(self) -> list[str] | None:
+        """The images that this run set apart before it was interrupted."""
+        lt = find_lt(self.last) if self.resume else None
+        return lt["holdout"] if lt else None
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """The stock loader; for training with a sampler, fed by our index stream."""
@@ -112,9 +124,11 @@ class LTMixin(_Trainer):
         if self.ema:  # the copy would validate with our loss and frozen state; stock BCE stays comparable
             self.ema.ema.criterion = None
         if RANK in {-1, 0}:
-            write_plan(self.save_dir, self.plan)
+            write_plan(self.save_dir, self.plan, self.held)
             exposure.rewind(self.save_dir / "exposure.csv", self.start_epoch)
             LOGGER.info(f"{PREFIX}{plan_text(self.plan, list(self.losses))}")
+            if self.held:
+                LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
 
     def _build_loss(self) -> Loss:
         keys, stats = self.plan.keys, self.plan.stats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,17 @@ class LTDetectionValidator(DetectionValidator):
         wherever it lies.
         """
         labels = {label["im_file"]: label for label in self.dataloader.dataset.labels}
-        root = os.path.commonpath([os.path.dirname(f) for f in labels])
-        files = sorted(labels, key=lambda f: Path(f).relative_to(root).as_posix())
+        ids, files = zip(*sorted(zip(self.image_ids(labels), labels, strict=True)), strict=True)
         index = {f: i for i, f in enumerate(files)}
         found = np.concatenate([np.c_[np.full(len(x), index[f]), x] for f, x in self.found.items()])
         image, cls = found[:, 0].astype(np.int64), found[:, 6].astype(np.int64)
-        ids = np.array([Path(f).relative_to(root).as_posix() for f in files])
-        truth = _truth([labels[f] for f in files], [self.sizes[f] for f in files], ids, names)
+        truth = _truth([labels[f] for f in files], [self.sizes[f] for f in files], np.array(ids), names)
         return truth, Detections(image, cls, found[:, 1:5], found[:, 5])
+
+    def image_ids(self, files: Iterable[str]) -> list[str]:
+        """The identity of every image of the split: its path below their common folder."""
+        root = os.path.commonpath([os.path.dirname(label["im_file"]) for label in self.dataloader.dataset.labels])
+        return [Path(f).relative_to(root).as_posix() for f in files]
 
 
 def _truth(

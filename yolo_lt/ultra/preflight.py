@@ -1,0 +1,56 @@
+"""The data and the plan, read and checked before a trainer exists and before anything is created."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ultralytics.utils import LOGGER, colorstr
+
+from yolo_lt.balance.plan import Plan
+from yolo_lt.errors import LTError
+from yolo_lt.ultra import labels
+from yolo_lt.ultra.holdout import plan_split
+
+PREFIX = colorstr("yolo-lt: ")
+
+
+def plan_data(
+    data: Any,
+    lt: dict[str, Any],
+    task: str,
+    theirs: dict[str, Any],
+    splits: Sequence[str] = (),
+    recorded: Sequence[str] | None = None,
+) -> Plan:
+    """Read the labels of train, and of further splits, and resolve the recipe.
+
+    Args:
+        data: The data YAML.
+        lt: Every yolo-lt key.
+        task: Ultralytics' task.
+        theirs: Ultralytics' keys.
+        splits: Further splits that must be readable.
+        recorded: Training images that an earlier stage set apart.
+
+    Raises:
+        UsageError: A missing or unsupported `data=`, or a key out of range.
+        LTError: Bad data; a label cache that this reading wrote is removed again.
+    """
+    parsed = labels.load_data(data, allow_download=lt["allow_download"])
+    if theirs.get("single_cls"):
+        parsed = {**parsed, "names": {0: "item"}}
+    scans = []
+    try:
+        scans.append(labels.scan(parsed, "train", task, theirs))
+        plan, _ = plan_split(scans[0], parsed, lt, recorded, int(theirs.get("seed") or 0))
+        scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
+    except LTError:
+        for scanned in scans:
+            scanned.forget()
+        raise
+    if dropped := scans[0].corrupt:
+        LOGGER.warning(f"{PREFIX}Ultralytics drops {len(dropped)} corrupt images or labels, the first: {dropped[0]}")
+    if theirs.get("fraction", 1) not in (1, 1.0, None):
+        LOGGER.warning(f"{PREFIX}fraction takes the first files in alphabetical order and may drop tail classes")
+    return plan
