@@ -125,3 +125,7 @@ def test_cfg_file_may_hold_both_kinds_and_loses_to_arguments(tmp_path):
 )
 def test_parse_value(text, value):
     assert config.parse_value(text) == value
+
+
+def test_names_that_ultralytics_has_renamed_still_pass():
+    assert config.split({"half": True, "hide_labels": True}, "predict") == ({}, {"half": True, "hide_labels": True})

@@ -26,6 +26,8 @@ _SECTION = re.compile(r"^# (?P<title>.+?) --- (?P<verbs>[\w, -]+)$")
 _KEY = re.compile(r"^(?P<name>\w+): (?P<value>.*?) # \((?P<kinds>.+?)\) (?P<help>.+)$")
 _RANGE = re.compile(r"^(number|integer)(?: (>=|>) (\S+)| in ([\[(])(\S+), (\S+?)([\])]))?$")
 _NON_LITERALS = ("bool", "path", "folder", "two numbers")
+_ALSO_THEIRS = {"save_dir", "augmentations"}  # Ultralytics takes these beside its default.yaml,
+_OLD_NAMES = {"half", "int8", "end2end", "boxes", "hide_labels", "hide_conf", "line_thickness"}  # and maps these on
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def split(args: dict[str, Any], verb: str) -> tuple[dict[str, Any], dict[str, An
     ours = {k: v for k, v in args.items() if k in keys()}
     theirs = {k: v for k, v in args.items() if k not in keys()}
     for name in theirs:
-        if name not in ultralytics_defaults() and name not in {"save_dir", "augmentations"}:
+        if name not in ultralytics_defaults() and name not in _ALSO_THEIRS | _OLD_NAMES:
             raise UsageError(_unknown(name, [*keys(), *ultralytics_defaults()], "key"))
     for name, value in ours.items():
         if verb not in keys()[name].verbs:
