@@ -14,7 +14,12 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-TESTS = ("tests/ultra/test_canary.py", "tests/ultra/test_criterion.py", "tests/parity/test_neutrality.py")
+TESTS = (
+    "tests/ultra/test_canary.py",
+    "tests/ultra/test_criterion.py",
+    "tests/ultra/test_predictor.py",
+    "tests/parity/test_neutrality.py",
+)
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -10,19 +11,23 @@ from typing import Any, NoReturn
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when Ultralytics is imported: no pip install at run time
 os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")  # likewise: a checkpoint from others must not run code
 
+import numpy as np
 from ultralytics import YOLO
+from ultralytics.engine.results import Results
 from ultralytics.utils import LOGGER, RUNS_DIR
 from ultralytics.utils.events import events
 from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
 from yolo_lt.balance.plan import Plan
+from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
 from yolo_lt.ultra import args as checks
 from yolo_lt.ultra import decoupled, labels
 from yolo_lt.ultra.evaluation import run_validation
+from yolo_lt.ultra.predictor import PREDICTORS
 from yolo_lt.ultra.preflight import PREFIX, plan_data
 from yolo_lt.ultra.runfiles import find_lt, write_class_stats
 from yolo_lt.ultra.stage_two import HEAD_TRAINERS
@@ -32,12 +37,13 @@ events.enabled = False  # Ultralytics' anonymous usage events: this package send
 
 
 class YOLOLT(YOLO):
-    """An Ultralytics YOLO that trains rebalanced and validates by frequency bin.
+    """An Ultralytics YOLO that trains rebalanced, validates by frequency bin and predicts with a threshold per class.
 
-    `predict` and `export` are Ultralytics' own. The checkpoints it writes are ordinary Ultralytics checkpoints.
+    `export` is Ultralytics' own. The checkpoints it writes are ordinary Ultralytics checkpoints.
 
     Args:
-        model: A .pt checkpoint (loaded without running code from it) or a model .yaml.
+        model: A .pt checkpoint (loaded without running code from it), a model .yaml, or, to predict with, an exported
+            file.
         task: Ultralytics' task; read from the model if not given.
 
     Raises:
@@ -67,6 +73,7 @@ class YOLOLT(YOLO):
             UsageError: Unknown, mistyped or conflicting keys.
             LTError: Missing or bad data.
         """
+        checks.check_trainable(self.model)
         ours, theirs = config.split(kw, "train")
         if theirs.get("resume"):
             return self._resume(ours, theirs)
@@ -145,9 +152,50 @@ class YOLOLT(YOLO):
             UsageError: Unknown, mistyped or conflicting keys, or oriented boxes, which this version does not evaluate.
             LTError: Missing or bad data, or another class count than the checkpoint's.
         """
+        checks.check_trainable(self.model)
         ours, theirs = config.split(kw, "val")
         checks.check_keys(theirs)
         return run_validation(self, super().val, config.resolve(ours), ours.get("bins"), theirs)
+
+    def predict(
+        self, source: Any = None, stream: bool = False, predictor: Any = None, **kw: Any
+    ) -> list[Results] | Iterator[Results]:
+        """Predict as Ultralytics does, with `thresholds=` a file of confidences per class instead of one for all.
+
+        A class that the file leaves out keeps `conf=`; `ultra/predictor.py` says what a threshold means. Drawn images
+        are saved with `save=True`, predictions.json with `save_json=True`, as always in Ultralytics only when asked.
+
+        Args:
+            source: Ultralytics' sources: image, folder, video, glob, list, array, tensor, URL ...
+            stream: Give a generator; nothing runs, and no file is written, until it is consumed.
+            predictor: A predictor class of your own, which then knows neither `thresholds` nor `save_json`.
+            **kw: Keys as on the command line.
+
+        Returns:
+            Ultralytics' Results.
+
+        Raises:
+            UsageError: Unknown, mistyped or conflicting keys, or oriented boxes without a source.
+            LTError: A missing source or thresholds file, or one that does not fit the model.
+        """
+        ours, theirs = config.split(kw, "predict")
+        listed = theirs.pop("source", None)  # from a cfg= file
+        source = listed if source is None else source
+        checks.check_keys(theirs)
+        checks.check_prediction(self.task, source, predictor, ours, theirs)
+        thresholds = self._thresholds(ours, theirs)
+        if thresholds is not None:
+            theirs["conf"] = float(thresholds.min())  # NMS must see the candidates of every class
+        if predictor is None:
+            predictor, theirs["prompts"] = PREDICTORS[self.task], {"thresholds": thresholds}
+        return super().predict(source, stream, predictor, **theirs)
+
+    def _thresholds(self, ours: dict[str, Any], theirs: dict[str, Any]) -> np.ndarray | None:
+        """The thresholds of all classes, shape (C,), or None if none are given."""
+        if ours.get("thresholds", "none") == "none":
+            return None
+        default = 0.25 if theirs.get("conf") is None else theirs["conf"]  # Ultralytics' default in predict
+        return read_thresholds(ours["thresholds"], [name for _, name in sorted(self.names.items())], default)
 
     def calibrate(self, *args: Any, **kw: Any) -> NoReturn:
         """Fold a per-class calibration into the checkpoint."""
@@ -186,6 +234,20 @@ def val(model: str | Path | None = None, **kw: Any) -> Report:
     """`yolo-lt val`: see `YOLOLT.val`."""
     model, kw = _checkpoint("val", model, kw)
     return _open(model, kw.pop("task", None)).val(**kw)
+
+
+def predict(model: str | Path | None = None, **kw: Any) -> Path:
+    """`yolo-lt predict`: see `YOLOLT.predict`; saves drawn images and predictions.json unless told not to.
+
+    Returns:
+        The folder of what was saved.
+    """
+    model, kw = _checkpoint("predict", model, kw)
+    yolo = _open(model, kw.pop("task", None))
+    saved = {"save": True, "save_json": not kw.get("embed")}
+    for _ in yolo.predict(stream=True, **{**saved, **kw}):
+        pass  # one image at a time: a long video must not fill the memory
+    return yolo.predictor.save_dir
 
 
 def stats(data: Any = None, **kw: Any) -> Plan:

@@ -15,13 +15,13 @@ VERBS = {
     "train": "train an Ultralytics model with a recipe",
     "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
     "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with confidence intervals",
+    "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
     "cfg": "every yolo-lt key and its default",
     "version": "the version",
 }
 LATER = (
     "calibrate",
     "compare",
-    "predict",
     "export",
     "convert",
     "make-lt",

@@ -11,8 +11,10 @@ from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.engine.model import Model
+from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
-from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
 from ultralytics.nn.tasks import torch_safe_load
 from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
@@ -83,6 +85,20 @@ def test_validation_passes_postprocess_update_metrics_and_scale():
     call = source(DetectionValidator.postprocess)
     for argument in ("multi_label=True", "max_det=self.args.max_det", "end2end=self.end2end", "self.args.iou"):
         assert argument in call, f"seam 8: Ultralytics no longer validates with {argument}; ours would differ"
+
+
+def test_predictors_take_one_calls_settings_and_pass_postprocess():
+    predict = source(Model.predict)
+    handover = predict.index("self.predictor.set_prompts(prompts)")
+    assert handover > predict.index("self.predictor.args = get_cfg"), "predict: kept predictors are handed nothing"
+    assert handover < predict.index("self.predictor(source=source"), "predict: settings come after the run"
+    assert "type(self.predictor) is not predictor" in predict, "predict: another class no longer makes a new predictor"
+    post = source(DetectionPredictor.postprocess)
+    for argument in ("self.args.conf", "max_det=self.args.max_det", 'nc=0 if self.args.task == "detect"'):
+        assert argument in post, f"predict: Ultralytics no longer runs NMS with {argument}; our filter would not fit"
+    assert "prediction.shape[-1] == 6 or end2end" in source(non_max_suppression), "predict: final rows look different"
+    assert "multi_label" not in post, "predict: a box may have several classes; our filter keeps its best alone"
+    assert "set_head_attr(max_det=" in source(BasePredictor.stream_inference), "predict: the head's cut stays lifted"
 
 
 def test_checkpoints_are_written_through_last_and_best():

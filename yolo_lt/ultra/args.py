@@ -38,16 +38,42 @@ def check_keys(theirs: dict[str, Any]) -> None:
 def check_model(task: str, model: Any) -> None:
     """Refuse tasks and model families on which our options would silently do nothing.
 
+    An exported file does not tell its head; it can only predict, which needs nothing of the head.
+
     Raises:
-        UsageError: An unsupported task or head, or a model that is no PyTorch checkpoint.
+        UsageError: An unsupported task or head.
     """
     if task not in TASKS:
         raise UsageError(f"task '{task}' is not supported: yolo_lt works on {', '.join(TASKS)}")
     if not isinstance(model, nn.Module):
-        raise UsageError(f"model={model} is an exported file: give a .pt checkpoint or a .yaml")
+        return
     head = type(model.model[-1]).__name__
     if any(name in head for name in UNSUPPORTED_HEADS):
         raise UsageError(f"the model family with a {head} head is not supported by yolo_lt")
+
+
+def check_trainable(model: Any) -> None:
+    """Refuse exported files where a PyTorch model is needed.
+
+    Raises:
+        UsageError: The model is an exported file.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model={model} is an exported file, which can only predict: give a .pt checkpoint or a .yaml")
+
+
+def check_prediction(task: str, source: Any, predictor: Any, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Refuse predictions in which a key could not act, or which would download what nobody asked for.
+
+    Raises:
+        UsageError: `thresholds` or `save_json` with `embed` or with another predictor; oriented boxes without source.
+    """
+    acting = [k for k in ("thresholds", "save_json") if {**theirs, **ours}.get(k) not in (None, False, "none")]
+    for name, given in (("embed", theirs.get("embed")), ("predictor", predictor)):
+        if given and acting:
+            raise UsageError(f"{acting[0]} cannot act together with {name}=: leave one of them out")
+    if source is None and task == "obb":  # for the other tasks Ultralytics takes images from its own package
+        raise UsageError("source=... is missing: name an image, folder or video (Ultralytics would download a sample)")
 
 
 def check_conflicts(theirs: dict[str, Any], lt: dict[str, Any]) -> None:
