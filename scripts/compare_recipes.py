@@ -3,13 +3,15 @@
     python scripts/compare_recipes.py data=DATA.yaml model=WEIGHTS.pt recipes=baseline,rfs seeds=0,1 out=runs/compare \
         imgsz=256 epochs=12 optimizer=AdamW lr0=1e-3
 
-Every other key goes to `yolo-lt train`. All recipes run with epoch_length=fixed, so they share iterations, schedule and
-starting weights. Finished runs are kept and unfinished ones resumed, so the script can be stopped and started at will.
+Every other key goes to `yolo-lt train`; a recipe may carry keys of its own: decoupled+stage_one=rfs. All run with
+epoch_length=fixed, so they share iterations (stage two counted), starting weights and optimizer. Finished runs are kept
+and unfinished ones resumed, so the script can be stopped and started at will.
 """
 
 from __future__ import annotations
 
 import sys
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from yolo_lt.evaluate.bootstrap import image_weights, replicate_means
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval, verdict
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
 from yolo_lt.report.tables import with_interval
+from yolo_lt.ultra import decoupled
+from yolo_lt.ultra.args import is_finished
 from yolo_lt.ultra.runfiles import bins_of, find_lt
 
 SHOWN = ("AP", "AP50", "AP75")
@@ -42,8 +46,8 @@ def main() -> None:
     print(f"\n{len(seeds)} seeds, {keys.get('epochs')} epochs of equal length, last.pt, split val, protocol coco")
     print(f"(100 detections per image and class), bins {bins.rule}; 95 % intervals resample images and seeds\n")
     print_table(matches, sets)
-    for other in recipes[1:]:
-        print_difference(other, recipes[0], matches, sets)
+    for base, other in combinations(recipes, 2):
+        print_difference(other, base, matches, sets)
 
 
 def run(out: Path, recipe: str, seed: int, keys: dict[str, Any]) -> Matches:
@@ -52,9 +56,13 @@ def run(out: Path, recipe: str, seed: int, keys: dict[str, Any]) -> Matches:
     last = out / name / "weights" / "last.pt"
     if not last.exists():
         fixed = {"epoch_length": "fixed", "val": False, "plots": False, "exist_ok": True}
-        api.train(**keys, **fixed, recipe=recipe, seed=seed, project=str(out), name=name)
+        base, *own = recipe.split("+")
+        own_keys = cli.parse([f"recipe={base}", *own])
+        api.train(**{**keys, **fixed, **own_keys, "seed": seed, "project": str(out), "name": name})
     elif unfinished(last):
         api.train(resume=str(last))
+    if decoupled.stage_two(out / name):
+        last = decoupled.head_checkpoint(out / name)
     if not (out / f"{name}-val" / "matches.npz").exists():
         shared = {k: keys[k] for k in ("data", "imgsz", "device") if k in keys}
         api.val(model=str(last), **shared, plots=False, project=str(out), name=f"{name}-val", exist_ok=True)
@@ -62,10 +70,10 @@ def run(out: Path, recipe: str, seed: int, keys: dict[str, Any]) -> Matches:
 
 
 def unfinished(last: Path) -> bool:
-    """Whether the checkpoint still holds its optimizer, which Ultralytics strips at the end."""
-    from ultralytics.nn.tasks import torch_safe_load
-
-    return torch_safe_load(str(last))[0].get("optimizer") is not None
+    """Whether the run, its second stage included, was interrupted."""
+    head = decoupled.head_checkpoint(last.parent.parent)
+    second = decoupled.stage_two(last.parent.parent) is not None
+    return not is_finished(last) or (second and not (head.is_file() and is_finished(head)))
 
 
 def print_table(matches: dict[str, list[Matches]], sets: list[np.ndarray]) -> None:

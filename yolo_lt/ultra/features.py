@@ -50,9 +50,19 @@ def compute(model: nn.Module, loader: Any, part: str, views: int, device: Any, a
             images = torch.stack([s["img"] for s in samples]).to(device).float() / 255
             with torch.no_grad(), autocast(amp, device=device.type):
                 arrays = frozen_outputs(model, images, part)
-            yield {k: v.float().cpu().numpy() for k, v in arrays.items()}, [_truth(s) for s in samples]
+            yield {k: channels_last(v).float().cpu().numpy() for k, v in arrays.items()}, [_truth(s) for s in samples]
     finally:
         plain.close()
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """(B, C, ...) to (B, ..., C): how convolutions run fastest on a CPU, and how Ultralytics' criteria read it."""
+    return x.movedim(1, -1).contiguous()
+
+
+def channels_first(x: Tensor) -> Tensor:
+    """(B, ..., C) seen as (B, C, ...); nothing is copied."""
+    return x.movedim(-1, 1)
 
 
 def _truth(sample: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -153,6 +163,8 @@ class CachedLoss:
 
     def __init__(self, model: nn.Module, part: str) -> None:
         self.model, self.part = model, part
+        for branch in class_branches(model).values():
+            branch.to(memory_format=torch.channels_last)
 
     def __call__(self, batch: dict[str, Any], preds: Any = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Ultralytics' loss vector and items of a batch of `CachedDataset`."""
@@ -163,7 +175,7 @@ class CachedLoss:
     def predictions(self, stored: dict[str, Tensor]) -> dict[str, Any]:
         """The head's training output, rebuilt from cached arrays."""
         device = next(self.model.parameters()).device
-        values = {k: v.to(device, non_blocking=True).float() for k, v in stored.items()}
+        values = {k: channels_first(v.to(device, non_blocking=True).float()) for k, v in stored.items()}
         branches = class_branches(self.model)
         out = {branch: self._branch(branch, levels, values) for branch, levels in branches.items()}
         return out if len(out) > 1 else out["one2many"]
@@ -172,8 +184,10 @@ class CachedLoss:
         own = {k.split(".", 1)[1]: v for k, v in values.items() if k.startswith(f"{branch}.") and ".input." not in k}
         prefix = "input" if self.part == "branch" else f"{branch}.input"
         inputs = [values[f"{prefix}.{i}"] for i in range(len(levels))]
-        scores = [(seq if self.part == "branch" else seq[-1])(x) for seq, x in zip(levels, inputs, strict=True)]
-        return {**own, "scores": torch.cat([s.flatten(2) for s in scores], 2), "feats": inputs}
+        learning = [seq if self.part == "branch" else seq[-1] for seq in levels]
+        scores = [layers(x) for layers, x in zip(learning, inputs, strict=True)]
+        by_anchor = torch.cat([s.movedim(1, -1).flatten(1, 2) for s in scores], 1)  # (B, A, C), as it lies in memory
+        return {**own, "scores": by_anchor.transpose(1, 2), "feats": inputs}
 
 
 # Whether it is the same -----------------------------------------------------------------------------------------------

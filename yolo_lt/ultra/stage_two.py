@@ -128,6 +128,13 @@ class HeadMixin(LTMixin):
         if keys["reinit"] and not self.resume:
             head.reinitialise(model)
 
+    def build_optimizer(self, model: Any, *args: Any, **kw: Any) -> Any:
+        """Ultralytics' optimizer without the frozen parameters, which it would walk through at every step."""
+        optimizer = super().build_optimizer(model, *args, **kw)
+        for group in optimizer.param_groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        return optimizer
+
     def _setup_train(self) -> None:
         """Stage one's set-up; then say what learns."""
         super()._setup_train()
