@@ -16,7 +16,9 @@ os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-import ultralytics  # noqa: E402, F401  its logger keeps the stdout of its first import: not that of a single test
+import torch  # noqa: E402
+from ultralytics import YOLO  # noqa: E402  its logger keeps the stdout of its first import: not that of a single test
+from ultralytics.utils import ASSETS  # noqa: E402
 
 ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("YOLO_LT_SHARED", ROOT.parent / "shared"))
@@ -116,3 +118,43 @@ TINY = {"imgsz": 64, "batch": 8, "optimizer": "AdamW", "lr0": 1e-3, "device": "c
 def tiny() -> dict:
     """Training keys for a network that only has to run."""
     return dict(TINY)
+
+
+def random_network(yaml: str, path: Path, active: int = 5, size: int = 160) -> Path:
+    """A checkpoint of `yaml` that finds many boxes with varied scores, of its first `active` classes; returns `path`.
+
+    An untrained network has the same score everywhere, so that no set of boxes would mean anything. Normalisation is
+    fitted to the two pictures and louder noise, which keeps the network from amplifying the rounding of float32.
+    """
+    torch.manual_seed(0)
+    model = YOLO(yaml)
+    net, head = model.model, model.model.model[-1]
+    norms = [m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for m in norms:
+        m.momentum = 1.0
+        torch.nn.init.constant_(m.weight, 0.6)
+    pictures = [cv2.resize(cv2.imread(str(p)), (size, size)) for p in sorted(ASSETS.glob("*.jpg"))]
+    images = torch.from_numpy(np.stack(pictures).transpose(0, 3, 1, 2)).float() / 255
+    last = [level[-1] for n in ("cv3", "one2one_cv3") for level in getattr(head, n, None) or []]
+    boxes = [level[-1] for n in ("cv2", "one2one_cv2") for level in getattr(head, n, None) or []]
+
+    def spread(conv: torch.nn.Conv2d, _: tuple, out: torch.Tensor) -> None:
+        conv.weight.mul_((2 / out.std((0, 2, 3))).reshape(-1, 1, 1, 1))
+        conv.bias.copy_(-2 - (out.mean((0, 2, 3)) - conv.bias) * 2 / out.std((0, 2, 3)))
+        conv.weight[active:] = 0
+        conv.bias[active:] = -12
+
+    with torch.no_grad():
+        net.train()(torch.cat([images, torch.rand_like(images)]))
+        for m in norms:
+            m.momentum = 0.03
+        for conv in boxes:
+            conv.weight.mul_(3)
+            if conv.out_channels == 64:  # a distribution over 16 distances: short ones, so that boxes fit the image
+                conv.bias.copy_(torch.arange(16).mul(-0.7).repeat(4))
+        hooks = [conv.register_forward_hook(spread) for conv in last]
+        net.eval()(images)
+    for hook in hooks:
+        hook.remove()
+    model.save(path)
+    return path

@@ -27,6 +27,7 @@ from yolo_lt.report import tables
 from yolo_lt.ultra import args as checks
 from yolo_lt.ultra import decoupled, labels
 from yolo_lt.ultra.evaluation import run_validation
+from yolo_lt.ultra.export import run_export
 from yolo_lt.ultra.predictor import PREDICTORS
 from yolo_lt.ultra.preflight import PREFIX, plan_data
 from yolo_lt.ultra.runfiles import find_lt, write_class_stats
@@ -39,7 +40,7 @@ events.enabled = False  # Ultralytics' anonymous usage events: this package send
 class YOLOLT(YOLO):
     """An Ultralytics YOLO that trains rebalanced, validates by frequency bin and predicts with a threshold per class.
 
-    `export` is Ultralytics' own. The checkpoints it writes are ordinary Ultralytics checkpoints.
+    The checkpoints that it writes are ordinary Ultralytics checkpoints.
 
     Args:
         model: A .pt checkpoint (loaded without running code from it), a model .yaml, or, to predict with, an exported
@@ -197,6 +198,21 @@ class YOLOLT(YOLO):
         default = 0.25 if theirs.get("conf") is None else theirs["conf"]  # Ultralytics' default in predict
         return read_thresholds(ours["thresholds"], [name for _, name in sorted(self.names.items())], default)
 
+    def export(self, **kw: Any) -> str:
+        """Export, to ONNX if no `format` is given; an ONNX file is checked against the checkpoint before it is kept.
+
+        Returns:
+            Path of the exported file or folder.
+
+        Raises:
+            UsageError: Unknown, mistyped or conflicting keys, or a model that is an exported file already.
+            LTError: A missing package, bad files or data, or a file that differs from the checkpoint.
+        """
+        checks.check_trainable(self.model)
+        ours, theirs = config.split(kw, "export")
+        checks.check_keys(theirs)
+        return run_export(self, super().export, config.resolve(ours), theirs)
+
     def calibrate(self, *args: Any, **kw: Any) -> NoReturn:
         """Fold a per-class calibration into the checkpoint."""
         raise not_yet("calibrate")
@@ -248,6 +264,12 @@ def predict(model: str | Path | None = None, **kw: Any) -> Path:
     for _ in yolo.predict(stream=True, **{**saved, **kw}):
         pass  # one image at a time: a long video must not fill the memory
     return yolo.predictor.save_dir
+
+
+def export(model: str | Path | None = None, **kw: Any) -> str:
+    """`yolo-lt export`: see `YOLOLT.export`."""
+    model, kw = _checkpoint("export", model, kw)
+    return _open(model, kw.pop("task", None)).export(**kw)
 
 
 def stats(data: Any = None, **kw: Any) -> Plan:

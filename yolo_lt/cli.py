@@ -16,13 +16,13 @@ VERBS = {
     "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
     "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with confidence intervals",
     "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
+    "export": "ONNX that equals the checkpoint (checked), with bins and class counts inside; other formats as well",
     "cfg": "every yolo-lt key and its default",
     "version": "the version",
 }
 LATER = (
     "calibrate",
     "compare",
-    "export",
     "convert",
     "make-lt",
     "split",

@@ -157,7 +157,8 @@ def _match(kind: str, value: Any) -> tuple[bool, Any]:
         ok = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_number, value))
         return ok, list(value) if ok else None
     if kind == "path":
-        ok = isinstance(value, Path) or (isinstance(value, str) and Path(value).suffix != "")
+        named = isinstance(value, str) and (Path(value).suffix != "" or len(Path(value).parts) > 1)
+        ok = named or isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir())
         return ok, str(value)
     if kind == "folder":
         return isinstance(value, (str, Path)), str(value)
