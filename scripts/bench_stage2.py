@@ -72,7 +72,7 @@ def prepare(folder: Path, data: Path, name: str, keys: dict[str, Any]) -> dict[s
     """One epoch of every side as a function."""
     yolo = YOLO(f"{name}.yaml")
     yolo.model = DetectionModel(f"{name}.yaml", nc=keys["classes"], verbose=False)
-    weights = folder / f"bench-{name}.pt"  # a file called yolov5n.pt would be taken for Ultralytics' own yolov5nu.pt
+    weights = folder / f"{name.removeprefix('yolo')}.pt"  # yolov5n.pt would be taken for Ultralytics' own yolov5nu.pt
     yolo.save(weights)
     schedule = {k: v for k, v in config.stage_two_defaults().items() if k != "name"}
     shared = {

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 
 SCRATCH = tempfile.mkdtemp(prefix="yolo-lt-tests-")
@@ -17,6 +18,7 @@ import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import ultralytics  # noqa: E402
 from ultralytics import YOLO  # noqa: E402  its logger keeps the stdout of its first import: not that of a single test
 from ultralytics.utils import ASSETS  # noqa: E402
 
@@ -92,6 +94,54 @@ NAMES = ["alpha", "beta", "gamma"]
 def toy(tmp_path_factory) -> Path:
     """42 images, three classes in 33, 12 and 3 of them; data.yaml. Read only."""
     return write_yolo_set(tmp_path_factory.mktemp("toy"), LONG_TAIL, NAMES)
+
+
+def write_checkpoint(path: Path, cfg: str, names: list[str], data: Path | None = None) -> Path:
+    """A checkpoint as Ultralytics writes it, of a network that was not trained: small numbers in every tensor moved.
+
+    Its BatchNorm has seen two batches, so that every running average differs from a fresh network's.
+    """
+    from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
+
+    torch.manual_seed(0)
+    task = next((t for t in ("seg", "pose", "obb") if f"-{t}" in cfg), "detect")
+    kind = {"seg": SegmentationModel, "pose": PoseModel, "obb": OBBModel, "detect": DetectionModel}[task]
+    net = kind(cfg, nc=len(names), verbose=False, **({"data_kpt_shape": (2, 3)} if task == "pose" else {}))
+    net.train()
+    with torch.no_grad():
+        for _ in range(2):
+            net(torch.rand(4, 3, 64, 64))
+    task = "segment" if task == "seg" else task
+    net.names, net.task = dict(enumerate(names)), task
+    args = {"task": task, "imgsz": 64, **({"data": str(data)} if data else {})}
+    net.args = args
+    content = {"epoch": -1, "model": net.half(), "ema": None, "optimizer": None, "train_args": args}
+    torch.save({**content, "date": "", "version": ultralytics.__version__}, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """checkpoint("yolo26n.yaml", classes=3) -> Path of a checkpoint that was not trained; made once. Read only."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    @cache
+    def make(cfg: str, classes: int = 3) -> Path:
+        names = NAMES if classes == len(NAMES) else [f"class {i}" for i in range(classes)]
+        return write_checkpoint(folder / f"{Path(cfg).stem}-{classes}.pt", cfg, names)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def sets(tmp_path_factory, toy):
+    """sets("pose") -> data.yaml of the toy set with the labels of a task. Read only."""
+
+    @cache
+    def make(kind: str) -> Path:
+        return toy if kind == "detect" else write_yolo_set(tmp_path_factory.mktemp(kind), LONG_TAIL, NAMES, kind=kind)
+
+    return make
 
 
 @pytest.fixture

@@ -18,49 +18,69 @@ from yolo_lt.evaluate.compare import paired_difference
 from yolo_lt.report.tables import comparison_text
 
 RUNS = {"stock": {"recipe": "baseline"}, "balanced": {"recipe": "rfs", "epoch_length": "fixed"}}
+HEAD_EPOCHS = 5  # of stage two, on cached features: together they cost less than one epoch of stage one
 
 
 def run(**kw: Any) -> dict[str, Report]:
-    """Draw a long-tailed set, show its statistics, train stock and balanced at equal iterations, validate both.
+    """Draw a long-tailed set, show its statistics, train stock and balanced, re-train the head, validate, export.
+
+    Stock and balanced are trained at equal iterations; the head that is re-trained afterwards has seen more.
 
     Args:
         **kw: `project`, `name`, `exist_ok`, `seed`, `device`, `epochs` and other training keys of Ultralytics, and
             the yolo-lt keys of val.
 
     Returns:
-        The reports of both runs by name.
+        The reports of the runs by name: stock, balanced, head.
     """
     started = time.perf_counter()
     ours, theirs = config.split(kw, "demo")
     place = Path(theirs.pop("project", None) or RUNS_DIR) / str(theirs.pop("name", None) or "demo")
     folder = increment_path(place.resolve(), exist_ok=bool(theirs.pop("exist_ok", False)), mkdir=True)
     seed = theirs.setdefault("seed", 0)
-    with step("1/4 draw a long-tailed data set"):
+    with step("1/6 draw a long-tailed data set"):
         data = generate(folder / "dataset", seed=seed)
-    with step("2/4 statistics: yolo-lt stats"):
+    with step("2/6 statistics: yolo-lt stats"):
         plan = api.stats(data=str(data), project=str(folder), name="stats", exist_ok=True)
+    settings = {**TRAIN, **theirs, "data": str(data), "project": str(folder), "exist_ok": True, "plots": False}
     reports = {}
     for number, (name, recipe) in enumerate(RUNS.items(), 3):
-        with step(f"{number}/4 {name} training and validation: yolo-lt train recipe={recipe['recipe']}, yolo-lt val"):
-            reports[name] = _train_and_validate(name, recipe, data, folder, theirs, ours)
+        with step(f"{number}/6 {name} training and validation: yolo-lt train recipe={recipe['recipe']}, yolo-lt val"):
+            api.train(**settings, **recipe, name=name, val=False, verbose=False)
+            reports[name] = _validate(name, folder, settings, ours)
+    with step("5/6 the classifier of balanced again: yolo-lt finetune-head feature_cache=true, yolo-lt val"):
+        _finetune_head(folder, settings)
+        reports["head"] = _validate("head", folder, settings, ours)
+    with step("6/6 export: yolo-lt export"):
+        onnx = api.export(model=str(_weights(folder, "head")), imgsz=settings["imgsz"])
     sets = plan.bins.class_sets(plan.stats.num_classes)
-    difference = paired_difference([reports["balanced"].matches], [reports["stock"].matches], sets)
-    LOGGER.info(f"\n{comparison_text([r.to_json() for r in reports.values()], list(RUNS), *difference)}\n")
-    for name in RUNS:
-        LOGGER.info(f"{name:<9} {folder / name / 'weights' / 'last.pt'}\n{'':<9} {folder / name}-val/report.json")
+    for name in ("balanced", "head"):
+        pair = {"stock": reports["stock"], name: reports[name]}
+        difference = paired_difference([reports[name].matches], [reports["stock"].matches], sets)
+        LOGGER.info(f"\n{comparison_text([r.to_json() for r in pair.values()], list(pair), *difference)}\n")
+    for name in reports:
+        LOGGER.info(f"{name:<9} {_weights(folder, name)}\n{'':<9} {folder / name}-val/report.json")
+    LOGGER.info(f"{'ONNX':<9} {onnx}")
     LOGGER.info(f"\nAll of it took {time.perf_counter() - started:.0f} s and lies in {folder}")
     return reports
 
 
-def _train_and_validate(
-    name: str, recipe: dict[str, Any], data: Path, folder: Path, theirs: dict[str, Any], ours: dict[str, Any]
-) -> Report:
-    """One run, validated at its last checkpoint: the best of several epochs would be chosen on the reported split."""
-    settings = {**TRAIN, **theirs, "data": str(data), "project": str(folder), "exist_ok": True, "plots": False}
-    api.train(**settings, **recipe, name=name, val=False, verbose=False)
-    weights = folder / name / "weights" / "last.pt"
+def _weights(folder: Path, name: str) -> Path:
+    """A run's last checkpoint: the best of several epochs would be chosen on the reported split."""
+    return folder / name / "weights" / "last.pt"
+
+
+def _finetune_head(folder: Path, settings: dict[str, Any]) -> None:
+    """Stage two with its own schedule; what augments images has nothing to act on."""
+    shared = ("data", "project", "exist_ok", "plots", "imgsz", "batch", "device", "seed", "workers")
+    given = {k: settings[k] for k in shared if k in settings}
+    weights, epochs = str(_weights(folder, "balanced")), min(HEAD_EPOCHS, settings["epochs"])
+    api.finetune_head(model=weights, **given, epochs=epochs, name="head", feature_cache=True, val=False, verbose=False)
+
+
+def _validate(name: str, folder: Path, settings: dict[str, Any], ours: dict[str, Any]) -> Report:
     shared = {k: settings[k] for k in ("data", "project", "exist_ok", "plots", "imgsz", "device") if k in settings}
-    return api.val(model=str(weights), **shared, **ours, name=f"{name}-val", verbose=False)
+    return api.val(model=str(_weights(folder, name)), **shared, **ours, name=f"{name}-val", verbose=False)
 
 
 @contextmanager

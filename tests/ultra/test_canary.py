@@ -3,6 +3,7 @@
 
 import inspect
 
+import numpy as np
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
@@ -15,10 +16,13 @@ from ultralytics.engine.model import Model
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
-from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.nn.tasks import BaseModel, torch_safe_load
 from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
 from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.torch_utils import ModelEMA
+
+from yolo_lt.ultra.holdout import PER_IMAGE
 
 
 def source(thing):
@@ -116,3 +120,30 @@ def test_what_ours_calls_by_keyword_exists():
     assert "autodownload" in inspect.signature(check_det_dataset).parameters, "download code can no longer be refused"
     assert "safe_only" in inspect.signature(torch_safe_load).parameters, "checkpoints can no longer be read safely"
     assert "_build_train_pipeline" in vars(DetectionTrainer), "the detection trainer builds its pipeline elsewhere"
+
+
+def test_freezing_goes_by_name_and_everything_else_is_made_to_learn():
+    setup = source(BaseTrainer._setup_train)
+    assert "self.args.freeze" in setup, "seam 7: freeze is read from elsewhere"
+    assert setup.index("self.set_model_attributes()") < setup.index("self.args.freeze"), "seam 7: too late to freeze"
+    assert 'f"model.{x}."' in setup, "seam 7: names are matched in another way"
+    assert "v.requires_grad = True" in setup, "seam 7: other parameters are no longer forced to learn"
+    assert "freeze_layer_names" in source(BaseTrainer._model_train), "seam 7: frozen BatchNorm is not put in eval"
+    assert "self._pairs" in source(ModelEMA.update), "seam 7: the average has no pairs to shorten"
+    assert "self.ema = ModelEMA(self.model)" in source(BaseTrainer._load_checkpoint_state), "seam 7: the average stays"
+
+
+def test_a_training_model_looks_up_its_loss():
+    assert "return self.loss(x" in source(BaseModel.forward), "seam 4: a batch no longer goes to self.loss"
+
+
+def test_the_holdout_knows_every_list_that_has_an_entry_per_image(toy):
+    for cache in (None, "ram"):
+        dataset = YOLODataset(str(toy.parent / "images" / "train"), data=check_det_dataset(str(toy)), cache=cache)
+        per_image = {k for k, v in vars(dataset).items() if len_of(v) == dataset.ni}
+        assert per_image <= set(PER_IMAGE) | {"buffer"}, "seam 2: a list per image that keep_only does not shorten"
+
+
+def len_of(value):
+    value = getattr(value, "shapes", value)  # images in memory are packed
+    return len(value) if isinstance(value, (list, tuple, np.ndarray)) else None
