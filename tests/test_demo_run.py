@@ -24,7 +24,13 @@ def test_the_demo_shows_what_it_claims(cli, tmp_path):
 
     rows = [line for line in done.stdout.splitlines() if line.startswith("AP50 ")]
     assert [row.split()[1] for row in rows[-4:]] == ["all", "head", "medium", "tail"]
-    for name in ("stock", "balanced"):
+    head = json.loads((tmp_path / "demo" / "head-val" / "report.json").read_text())
+    assert head["metrics"]["tail"]["AP50"] > ap50["stock"]["tail"]
+    assert "frozen tensors of last.pt" in done.stdout
+    onnx = tmp_path / "demo" / "head" / "weights" / "last.onnx"
+    assert str(onnx) in done.stdout
+    assert onnx.is_file()
+    for name in ("stock", "balanced", "head"):
         assert str(tmp_path / "demo" / name / "weights" / "last.pt") in done.stdout
         assert (tmp_path / "demo" / name / "weights" / "last.pt").is_file()
     iterations = {n: (tmp_path / "demo" / n / "results.csv").read_text().count("\n") for n in ("stock", "balanced")}

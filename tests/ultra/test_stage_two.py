@@ -73,10 +73,14 @@ def test_only_the_classification_branch_moves(checkpoint, sets, tmp_path, caplog
     ],
 )
 def test_cached_features_give_the_loss_curve_of_images_as_they_are(checkpoint, sets, tmp_path, cfg, kind, part):
-    keys = {"epochs": 3, "head_part": part, "val": False}
-    plain = finetune(checkpoint(cfg), sets(kind), tmp_path, **keys, **dict.fromkeys(AUGMENTATION, 0), name="plain")
+    keys, weights = {"epochs": 3, "head_part": part, "val": False}, checkpoint(cfg)
+    if cfg == "yolo26n-seg.yaml":  # assigns by masks cut at 0: of an untrained network all lie there, within rounding
+        first = {**RUN, "optimizer": "AdamW", "lr0": 1e-3, "project": str(tmp_path), "name": "first", "val": False}
+        YOLOLT(weights).train(**first, data=str(sets(kind)), epochs=2)
+        weights = tmp_path / "first" / "weights" / "last.pt"
+    plain = finetune(weights, sets(kind), tmp_path, **keys, **dict.fromkeys(AUGMENTATION, 0), name="plain")
     cached = finetune(
-        checkpoint(cfg), sets(kind), tmp_path, **keys, feature_cache=True, cache_dir=str(tmp_path / "f"), name="cached"
+        weights, sets(kind), tmp_path, **keys, feature_cache=True, cache_dir=str(tmp_path / "f"), name="cached"
     )
     for a, b in zip(losses(plain), losses(cached), strict=True):
         for name in a:
