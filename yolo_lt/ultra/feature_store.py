@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,28 @@ class FeatureStore:
     """An open store of M samples.
 
     Attributes:
-        arrays: float16 memory maps by name, each (M, ...).
+        folder: Where it lies.
+        shapes: Shape of a sample of every array, by name.
         truth: By name the values of all samples, concatenated on their first axis, and where each sample's begin.
         size: Number of samples M.
     """
 
-    arrays: dict[str, np.ndarray]
+    folder: Path
+    shapes: dict[str, list[int]]
     truth: dict[str, tuple[np.ndarray, np.ndarray]]
     size: int
+
+    @cached_property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """float16 memory maps by name, each (M, ...)."""
+        return {
+            name: np.memmap(self.folder / f"{name}.f16", np.float16, "r").reshape(self.size, *shape)
+            for name, shape in self.shapes.items()
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the maps, which would be pickled with all that they hold: a spawned worker maps anew."""
+        return {k: v for k, v in vars(self).items() if k != "arrays"}
 
     def gather(self, indices: list[int]) -> dict[str, np.ndarray]:
         """The arrays of some samples, each (B, ...), float16."""
@@ -171,16 +186,13 @@ def open_store(folder: Path, key: str) -> FeatureStore:
         for name, wanted in content["sha256"].items():
             if _sha256(folder / name) != wanted:
                 raise Damaged(f"{name} was changed")
-        size = content["size"]
-        arrays: dict[str, np.ndarray] = {
-            name: np.memmap(folder / f"{name}.f16", np.float16, "r", shape=(size, *shape))
-            for name, shape in content["shapes"].items()
-        }
         columns = dict(np.load(folder / "truth.npz"))
+        truth = {name: (v, columns[f"{name}.at"]) for name, v in columns.items() if not name.endswith(".at")}
+        store = FeatureStore(folder, content["shapes"], truth, content["size"])
+        store.gather([])  # maps every array
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise Damaged(" ".join(str(e).split()) or type(e).__name__) from None
-    truth = {name: (values, columns[f"{name}.at"]) for name, values in columns.items() if not name.endswith(".at")}
-    return FeatureStore(arrays, truth, size)
+    return store
 
 
 def _sha256(path: Path) -> str:
