@@ -18,7 +18,9 @@ TESTS = (
     "tests/ultra/test_canary.py",
     "tests/ultra/test_criterion.py",
     "tests/ultra/test_predictor.py",
+    "tests/ultra/test_export.py",
     "tests/parity/test_neutrality.py",
+    "tests/parity/test_onnx.py",
 )
 
 

@@ -21,7 +21,7 @@ from yolo_lt.cli import main
 
 
 @pytest.mark.slow
-def test_stats_train_val_and_predict_open_no_connection(toy, tmp_path):
+def test_stats_train_val_predict_and_export_open_no_connection(toy, tmp_path):
     # Ultralytics itself fetches the font of its plots into its configuration folder when it is not there (README)
     font = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
     shutil.copyfile(font, USER_CONFIG_DIR / "Arial.ttf")
@@ -32,6 +32,7 @@ assert main(["train", {place}, "model=yolov8n.yaml", "imgsz=64", "epochs=1", "pl
 assert main(["val", {place}, "model={tmp_path}/t/weights/last.pt", "imgsz=64", "plots=false", "name=v"]) == 0
 source = "source={toy.parent}/images/val"
 assert main(["predict", {place}, source, "model={tmp_path}/t/weights/last.pt", "imgsz=64", "name=p"]) == 0
+assert main(["export", "model={tmp_path}/t/weights/last.pt", "imgsz=64"]) == 0
 from ultralytics.utils.events import events
 assert not events.enabled
 assert not tried, tried

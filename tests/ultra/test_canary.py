@@ -12,10 +12,12 @@ from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.data.utils import check_det_dataset
+from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.model import Model
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
+from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import BaseModel, torch_safe_load
 from ultralytics.utils.dist import generate_ddp_file
 from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
@@ -103,6 +105,24 @@ def test_predictors_take_one_calls_settings_and_pass_postprocess():
     assert "prediction.shape[-1] == 6 or end2end" in source(non_max_suppression), "predict: final rows look different"
     assert "multi_label" not in post, "predict: a box may have several classes; our filter keeps its best alone"
     assert "set_head_attr(max_det=" in source(BasePredictor.stream_inference), "predict: the head's cut stays lifted"
+
+
+def test_the_exporter_can_be_met_before_it_writes():
+    call = source(Exporter.__call__)
+    start = call.index('self.run_callbacks("on_export_start")')
+    for done in ("self.file = file", "self.metadata = {", "self.model = model", "self.imgsz = check_imgsz("):
+        assert call.index(done) < start, f"export: {done} comes after on_export_start"
+    assert start < call.index('f"export_{fmt}"'), "export: on_export_start comes after the file"
+    write = source(Exporter)
+    write = write[write.index("def export_onnx") : write.index("def export_openvino")]
+    assert 'self.file.with_suffix(".onnx")' in write, "export: the file cannot be sent to another folder"
+    assert "self.metadata.items()" in write, "export: our metadata is not written"
+    assert "_callbacks=self.callbacks" in source(Model.export), "export: our callback is not passed on"
+
+
+def test_an_end_to_end_head_can_be_asked_for_every_anchor():
+    assert "self.postprocess(y.permute(0, 2, 1))" in source(Detect.forward), "parity: the choice of rows moved"
+    assert "not self.end2end and not self.xyxy" in source(Detect.decode_bboxes), "parity: boxes have another form"
 
 
 def test_checkpoints_are_written_through_last_and_best():

@@ -18,7 +18,8 @@ from ultralytics.utils import LOGGER
 
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra import labels, parity
-from yolo_lt.ultra.metadata import PREFIX, class_facts, threshold_facts
+from yolo_lt.ultra.metadata import class_facts, threshold_facts
+from yolo_lt.ultra.preflight import PREFIX
 
 DEFAULT_CONF = 0.25  # Ultralytics' confidence of NMS inside a file
 ENOUGH = 0.1  # highest score from which a comparison means something

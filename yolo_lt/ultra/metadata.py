@@ -6,15 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ultralytics.utils import LOGGER, colorstr
+from ultralytics.utils import LOGGER
 
 from yolo_lt import __version__
 from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.errors import LTError
 from yolo_lt.ultra.evaluation import find_bins
+from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import bins_of, counts_of, find_lt
-
-PREFIX = colorstr("yolo-lt: ")
 
 
 def class_facts(weights: Path, names: list[str], data: dict[str, Any] | None, task: str) -> dict[str, str]:
