@@ -1,6 +1,6 @@
 import pytest
 
-from yolo_lt.files import csv_text, replacing, write_text
+from yolo_lt.files import csv_text, replacing, rewind_csv, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
@@ -24,3 +24,16 @@ def test_class_names_are_no_formulas_in_a_spreadsheet(name):
 
 def test_commas_and_quotes_are_quoted_and_numbers_kept_short():
     assert csv_text([["a,b", 'c"d', 1 / 3, None, 7]]) == '"a,b","c""d",0.333333,,7\n'
+
+
+def test_a_rewound_csv_keeps_whole_rows_of_the_first_epochs_as_they_are(tmp_path):
+    path = tmp_path / "results.csv"
+    rewind_csv(path, 1)
+    assert not path.exists()
+    path.write_text("epoch,loss\n1,-0.5\n2,'=x\n3,7\n2,8\n2\n")
+    rewind_csv(path, 2)
+    assert path.read_text() == "epoch,loss\n1,-0.5\n2,'=x\n2,8\n"
+    rewind_csv(path, 0)
+    assert path.read_text() == "epoch,loss\n"
+    path.write_text("")
+    rewind_csv(path, 2)

@@ -41,3 +41,18 @@ def _cell(value: Any) -> Any:
     if isinstance(value, float):
         return f"{value:.6g}"
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def rewind_csv(path: Path, epochs: int) -> None:
+    """Keep a CSV's header and its rows up to an epoch (first column), as a resumed run writes the later ones again.
+
+    A line that a killed process left unfinished is dropped. Without the file nothing happens.
+    """
+    if not path.exists():
+        return
+    with path.open(encoding="utf-8", newline="") as f:
+        rows = list(csv.reader(f))
+    kept = [r for r in rows[1:] if len(r) == len(rows[0]) and r[0].isdigit() and int(r[0]) <= epochs]
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([*rows[:1], *kept])
+    write_text(path, out.getvalue())

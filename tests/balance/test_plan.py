@@ -5,6 +5,7 @@ from yolo_lt import config
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
+from yolo_lt.files import rewind_csv
 
 STATS = ClassStats.from_lists([[0]] * 64 + [[0, 1]] * 8 + [[2]] * 2 + [[]] * 6, 4, ["a", "b", "c", "d"])
 
@@ -69,6 +70,6 @@ def test_exposure_file_survives_a_kill_in_the_middle_of_a_line(tmp_path):
     with path.open("a") as f:
         f.write("3,0,a,hea")
     assert len(exposure.read(path)) == 8
-    exposure.rewind(path, epochs=1)
+    rewind_csv(path, epochs=1)
     assert {row["epoch"] for row in exposure.read(path)} == {"1"}
     assert path.read_text().splitlines()[0] == ",".join(exposure.HEADER)

@@ -10,7 +10,7 @@ import numpy as np
 
 from yolo_lt.balance.plan import Plan
 from yolo_lt.dataset.bins import BIN_NAMES
-from yolo_lt.files import csv_text, write_text
+from yolo_lt.files import csv_text
 
 HEADER = ("epoch", "class_id", "name", "bin", "asked", "tiles", "boxes")
 
@@ -60,13 +60,6 @@ def read(path: Path) -> list[dict[str, str]]:
     """Whole rows of exposure.csv; a line that a killed process left unfinished is dropped."""
     with path.open(encoding="utf-8", newline="") as f:
         return [r for r in csv.DictReader(f) if r.get("boxes") and r["epoch"].isdigit()]
-
-
-def rewind(path: Path, epochs: int) -> None:
-    """Keep the first `epochs` epochs of exposure.csv, as a resumed run counts the later ones again."""
-    if path.exists():
-        kept = [tuple(r.values()) for r in read(path) if int(r["epoch"]) <= epochs]
-        write_text(path, csv_text([HEADER, *kept]))
 
 
 def bin_totals(path: Path) -> list[tuple]:

@@ -18,6 +18,7 @@ from ultralytics.utils.torch_utils import unwrap_model
 from yolo_lt.balance import exposure
 from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
 from yolo_lt.balance.plan import Plan
+from yolo_lt.files import rewind_csv
 from yolo_lt.report.tables import acted_text, plan_text
 from yolo_lt.ultra.criterion import ClassificationLoss, install
 from yolo_lt.ultra.dataset import BalancedDataset
@@ -100,7 +101,7 @@ class LTMixin(_Trainer):
         if recovered:
             self._restart_stream(epoch)
             if RANK in {-1, 0}:
-                exposure.rewind(self.save_dir / "exposure.csv", epoch)
+                rewind_csv(self.save_dir / "exposure.csv", epoch)
         return recovered
 
     def _epoch_now(self) -> int:
@@ -125,7 +126,8 @@ class LTMixin(_Trainer):
             self.ema.ema.criterion = None
         if RANK in {-1, 0}:
             write_plan(self.save_dir, self.plan, self.held)
-            exposure.rewind(self.save_dir / "exposure.csv", self.start_epoch)
+            for name in ("exposure.csv", "results.csv"):  # a kill between record and checkpoint repeats the epoch
+                rewind_csv(self.save_dir / name, self.start_epoch)
             LOGGER.info(f"{PREFIX}{plan_text(self.plan, list(self.losses))}")
             if self.held:
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
