@@ -1,6 +1,7 @@
 """finetune-head as a whole: what moves, what it draws, what it refuses."""
 
 import csv
+import re
 
 import pytest
 import torch
@@ -26,6 +27,12 @@ def moved(before, after):
     old, new = (load_checkpoint(p)[0].float().state_dict() for p in (before, after))
     assert old.keys() == new.keys()
     return {k for k in old if not torch.equal(old[k], new[k])}
+
+
+def learning(path):
+    """Weights of the last layers of the classification branches, as saved."""
+    state = load_checkpoint(path)[0].float().state_dict()
+    return {k: v for k, v in state.items() if re.search(r"\.(one2one_)?cv3\.\d\.2\.weight$", k)}
 
 
 def losses(folder):
@@ -87,6 +94,13 @@ def test_cached_features_give_the_loss_curve_of_images_as_they_are(checkpoint, s
             if name != "train/sem_loss":  # of 26 segmentation heads: not cached, and not learnt
                 assert b[name] == pytest.approx(a[name], rel=1e-3), name
     assert "loss" not in vars(load_checkpoint(cached / "weights" / "last.pt")[0])
+    start, with_images, with_cache = (
+        learning(p) for p in (weights, *(f / "weights" / "last.pt" for f in (plain, cached)))
+    )
+    for name, value in start.items():  # what is saved has learnt the same, not only what was trained
+        way = (with_images[name] - value).norm()
+        assert (with_cache[name] - with_images[name]).norm() <= 0.05 * way + 1e-3 * value.norm(), name
+        assert way > 0, name
 
 
 @pytest.mark.slow

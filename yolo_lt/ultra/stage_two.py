@@ -140,9 +140,9 @@ class HeadMixin(LTMixin):
         super()._setup_train()
         self.factors = self.plan.factors
         model = unwrap_model(self.model)
-        head.average_learning_only(self.ema, model, self.frozen)
         if self.cached is not None:  # an attribute on this one object; the averaged copy that is saved has none
-            model.loss = CachedLoss(model, self.args.lt["head_part"])
+            model.loss = CachedLoss(model, self.args.lt["head_part"])  # moves weights in memory: before they are paired
+        head.average_learning_only(self.ema, model, self.frozen)
         if RANK in {-1, 0}:
             trainable, frozen = head.parameter_counts(model)
             LOGGER.info(f"{PREFIX}{trainable:,} parameters learn, {frozen:,} are frozen")
