@@ -7,9 +7,10 @@ images, in one process, epoch by epoch in turn: CPU time of loading, forward, lo
 sides see every image as it is; the cached ones after their first epoch. Printed are medians of the ratios of
 interleaved pairs with their 2.5 and 97.5 % quantiles.
 
-`bound` is what caching could reach at best when only the last convolution learns: the uncached epoch over the part
-of it that no cache can take away, that is this convolution, Ultralytics' criterion, backward and step on tensors that
-lie in memory.
+`bound` is what caching could reach at best: the uncached epoch over the part of it that no cache can take away, that is
+the layers that learn, Ultralytics' criterion, backward and step on tensors that lie in memory. `photo=640` writes
+pictures of that width, decoded and resized by the uncached sides; `augment=true` gives these what finetune-head without
+a cache has by default: Ultralytics' augmentation with mosaic closed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from yolo_lt.ultra.head import frozen_layers
 from yolo_lt.ultra.stage_two import HEAD_TRAINERS
 
 DEFAULTS = {"models": "yolov5n,yolov8n,yolo11n,yolo26n", "images": 64, "imgsz": 256, "classes": 31, "pairs": 15}
+DEFAULTS |= {"photo": 256, "augment": False}
 
 
 def main() -> None:
@@ -41,8 +43,9 @@ def main() -> None:
     models = keys["models"] if isinstance(keys["models"], (list, tuple)) else str(keys["models"]).split(",")
     LOGGER.setLevel("ERROR")
     with tempfile.TemporaryDirectory() as folder:
-        data = generate(Path(folder), keys["images"], keys["imgsz"], keys["classes"])
-        sizes = f"{keys['images']} images, imgsz {keys['imgsz']}, {keys['classes']} classes"
+        data = generate(Path(folder), keys["images"], keys["photo"], keys["classes"])
+        sizes = f"{keys['images']} images {keys['photo']} wide, imgsz {keys['imgsz']}, {keys['classes']} classes"
+        sizes += ", default augmentation without a cache" if keys["augment"] else ", images as they are"
         print(f"{sizes}, {keys['pairs']} pairs, CPU time")
         for name in models:
             sides = prepare(Path(folder), data, name, keys)
@@ -55,7 +58,7 @@ def generate(folder: Path, images: int, size: int, classes: int) -> Path:
     for kind in ("images", "labels"):
         (folder / kind).mkdir()
     for i in range(images):
-        picture = cv2.resize(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), (size, size))
+        picture = cv2.resize(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8), (size, size * 3 // 4))
         cv2.imwrite(str(folder / "images" / f"{i:04d}.jpg"), picture)
         lines = []
         for _ in range(rng.integers(1, 4)):
@@ -87,19 +90,22 @@ def prepare(folder: Path, data: Path, name: str, keys: dict[str, Any]) -> dict[s
         "augmentations": [],
         "project": str(folder),
         **schedule,
-        **dict.fromkeys(AUGMENTATION, 0),
     }
+    plain = {**shared, **dict.fromkeys(AUGMENTATION, 0)}
+    if not keys["augment"]:
+        shared = plain
+    shared = {**shared, "mosaic": 0}
     trainers = {
-        "stock, same layers frozen": DetectionTrainer(overrides={**shared, "freeze": frozen_layers(yolo.model)}),
+        "stock": DetectionTrainer(overrides={**shared, "freeze": frozen_layers(yolo.model)}),
         "branch": head_trainer(shared, head_part="branch"),
-        "branch, cached": head_trainer(shared, head_part="branch", feature_cache=True),
+        "branch, cached": head_trainer(plain, head_part="branch", feature_cache=True),
         "last": head_trainer(shared, head_part="last"),
-        "last, cached": head_trainer(shared, head_part="last", feature_cache=True),
+        "last, cached": head_trainer(plain, head_part="last", feature_cache=True),
     }
     for trainer in trainers.values():
         trainer._setup_train()
     sides = {side: lambda t=trainer: epoch(t) for side, trainer in trainers.items()}
-    return {**sides, "last, in memory": in_memory(trainers["last, cached"])}
+    return {**sides, **{f"{part}, in memory": in_memory(trainers[f"{part}, cached"]) for part in ("branch", "last")}}
 
 
 def head_trainer(shared: dict[str, Any], **ours: Any) -> Any:
@@ -143,15 +149,13 @@ def measure(sides: dict[str, Callable[[], None]], pairs: int) -> dict[str, np.nd
 
 
 def show(name: str, seconds: dict[str, np.ndarray]) -> None:
-    stock, cached, last = seconds["stock, same layers frozen"], seconds["branch, cached"], seconds["last, cached"]
-    bound = seconds["last"] / seconds["last, in memory"]
-    reached = seconds["last"] / last
     print(f"\n{name}")
-    print(f"  finetune-head / stock with the same layers frozen    {ratio(seconds['branch'] / stock)}")
-    print(f"  whole branch learns: uncached / cached epoch         {ratio(seconds['branch'] / cached)}")
-    print(f"  last convolution learns: uncached / cached epoch     {ratio(reached)}")
-    print(f"    bound by the work that remains                     {ratio(bound)}")
-    print(f"    share of the bound                                 {ratio(reached / bound)}", flush=True)
+    print(f"  finetune-head / stock with the same layers frozen    {ratio(seconds['branch'] / seconds['stock'])}")
+    for part, what in (("branch", "whole branch learns"), ("last", "last convolution learns")):
+        reached, bound = (seconds[part] / seconds[f"{part}, {kind}"] for kind in ("cached", "in memory"))
+        print(f"  {what + ': uncached / cached epoch':52} {ratio(reached)}")
+        print(f"    bound by the work that remains                     {ratio(bound)}")
+        print(f"    share of the bound                                 {ratio(reached / bound)}", flush=True)
 
 
 def ratio(values: np.ndarray) -> str:

@@ -220,12 +220,14 @@ def test_a_store_of_something_else_is_not_taken(tmp_path):
         open_store(tmp_path / "none", "k")
 
 
-def test_what_killed_processes_left_is_swept(tmp_path):
-    (tmp_path / ".store.999.tmp").mkdir()
-    (tmp_path / ".store.999.tmp" / "input.0.f16").write_bytes(b"half")
-    (tmp_path / ".other.999.tmp").mkdir()
+def test_what_killed_processes_left_is_swept_and_what_others_write_is_not(tmp_path):
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    for name in (f".store.{killed.pid}.tmp", f".store.{os.getppid()}.tmp", f".other.{killed.pid}.tmp"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "input.0.f16").write_bytes(b"half")
     write(tmp_path / "store")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".other.999.tmp", "store"]
+    assert {p.name for p in tmp_path.iterdir()} == {f".store.{os.getppid()}.tmp", f".other.{killed.pid}.tmp", "store"}
 
 
 def test_keys_differ_with_every_fact_and_not_with_their_order():

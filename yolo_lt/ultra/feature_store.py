@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from yolo_lt.errors import LTError
 
@@ -100,9 +101,11 @@ def write_store(
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what killed processes left of this store."""
+    """Remove what killed processes left of this store, but not what another one is writing just now."""
     for left in folder.parent.glob(f".{folder.name}.*.tmp"):
-        shutil.rmtree(left, ignore_errors=True)
+        owner = int(left.name.split(".")[-2])
+        if owner == os.getpid() or not psutil.pid_exists(owner):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _write(

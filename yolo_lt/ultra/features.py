@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from ultralytics import __version__
 from ultralytics.data.dataset import YOLODataset
 from ultralytics.utils.torch_utils import autocast, unwrap_model
 
@@ -200,6 +201,7 @@ def facts(trainer: Any, dataset: YOLODataset) -> dict[str, Any]:
         "seed": args["seed"],
     }
     return {
+        "ultralytics": __version__,
         "frozen": trainer.frozen_before,
         "model": type(unwrap_model(trainer.model)).__name__,
         "part": keys["head_part"],
