@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compare_recipes import print_difference, print_table
+from compare_recipes import print_difference, print_table, validate
 
 from yolo_lt import api, cli
-from yolo_lt.evaluate import Matches, load_matches
+from yolo_lt.evaluate import Matches
 from yolo_lt.ultra.runfiles import bins_of, find_lt
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     models, values = as_list(keys.pop("models")), as_list(keys.pop("replay", "0,0.2,0.5,0.8"))
     sides = {"all": {"strategy": "all"}} | {f"tail, replay {v}": {"strategy": "tail", "replay": v} for v in values}
     matches: dict[str, list[Matches]] = {
-        "stage one": [validate(out, f"stage one-s{i}", m, keys) for i, m in enumerate(models)]
+        "stage one": [validate(out, f"stage one-s{i}", Path(m), keys) for i, m in enumerate(models)]
     }
     for side, own in sides.items():
         matches[side] = [run(out, f"{side}-s{i}", m, {**keys, **own, "seed": i}) for i, m in enumerate(models)]
@@ -43,9 +43,10 @@ def main() -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    return (
-        list(value) if isinstance(value, (list, tuple)) else [cli.parse([f"v={v}"])["v"] for v in str(value).split(",")]
-    )
+    """The entries of a comma-separated key, each typed as the command line types it."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [cli.parse([f"v={v}"])["v"] for v in str(value).split(",")]
 
 
 def run(out: Path, name: str, model: str, keys: dict[str, Any]) -> Matches:
@@ -54,15 +55,7 @@ def run(out: Path, name: str, model: str, keys: dict[str, Any]) -> Matches:
     if not last.exists():
         fixed = {"epoch_length": "fixed", "feature_cache": True, "cache_dir": str(out / "features"), "val": False}
         api.finetune_head(model, **keys, **fixed, plots=False, exist_ok=True, project=str(out), name=name)
-    return validate(out, name, str(last), keys)
-
-
-def validate(out: Path, name: str, model: str, keys: dict[str, Any]) -> Matches:
-    folder = out / f"{name}-val"
-    if not (folder / "matches.npz").exists():
-        shared = {k: keys[k] for k in ("data", "imgsz", "device") if k in keys}
-        api.val(model=model, **shared, plots=False, project=str(out), name=folder.name, exist_ok=True)
-    return load_matches(folder / "matches.npz")[0]
+    return validate(out, name, last, keys)
 
 
 if __name__ == "__main__":

@@ -63,9 +63,14 @@ def run(out: Path, recipe: str, seed: int, keys: dict[str, Any]) -> Matches:
         api.train(resume=str(last))
     if decoupled.stage_two(out / name):
         last = decoupled.head_checkpoint(out / name)
+    return validate(out, name, last, keys)
+
+
+def validate(out: Path, name: str, weights: Path, keys: dict[str, Any]) -> Matches:
+    """The validation of a run, skipped if it is already there."""
     if not (out / f"{name}-val" / "matches.npz").exists():
         shared = {k: keys[k] for k in ("data", "imgsz", "device") if k in keys}
-        api.val(model=str(last), **shared, plots=False, project=str(out), name=f"{name}-val", exist_ok=True)
+        api.val(model=str(weights), **shared, plots=False, project=str(out), name=f"{name}-val", exist_ok=True)
     return load_matches(out / f"{name}-val" / "matches.npz")[0]
 
 

@@ -114,7 +114,6 @@ def test_hard_images_of_a_pose_set_with_several_classes(checkpoint, sets, tmp_pa
 @pytest.mark.parametrize("recipe", ["baseline", "rfs"])
 def test_the_holdout_never_reaches_the_network(tmp_path, tiny, cache, recipe):
     """The images set apart are painted white; no white corner may be in any batch, mosaic and mixup open."""
-
     data = write_yolo_set(tmp_path / "set", LONG_TAIL, ["alpha", "beta", "gamma"])
     first = {**tiny, "data": str(data), "project": str(tmp_path), "val": False, "recipe": recipe, "holdout": 0.3}
     YOLOLT("yolov8n.yaml").train(**first, epochs=1, name="look")
@@ -122,23 +121,30 @@ def test_the_holdout_never_reaches_the_network(tmp_path, tiny, cache, recipe):
     assert len(held) >= 10
     for name in held:
         cv2.imwrite(str(data.parent / name), np.full((64, 64, 3), 255, np.uint8))
-    model, white = YOLOLT("yolov8n.yaml"), []
+    plain = {"hsv_h": 0, "hsv_s": 0, "hsv_v": 0, "mixup": 0.5, "cutmix": 0.5, "close_mosaic": 1, "cache": cache}
 
-    def look(trainer):
-        original = trainer.preprocess_batch
+    def white_pixels(**keys):
+        """Of every batch of a training."""
+        model, white = YOLOLT("yolov8n.yaml"), []
 
-        def spy(batch):
-            white.append(int((batch["img"] == 255).all(1).sum()))
-            return original(batch)
+        def look(trainer):
+            original = trainer.preprocess_batch
 
-        trainer.preprocess_batch = spy
+            def spy(batch):
+                white.append(int((batch["img"] == 255).all(1).sum()))
+                return original(batch)
 
-    model.add_callback("on_train_start", look)
-    colour = {"hsv_h": 0, "hsv_s": 0, "hsv_v": 0}
-    model.train(**first, **colour, epochs=3, name="run", cache=cache, mixup=0.5, cutmix=0.5, close_mosaic=1)
+            trainer.preprocess_batch = spy
+
+        model.add_callback("on_train_start", look)
+        model.train(**{**first, **plain, "epochs": 3, **keys})
+        return white
+
+    white = white_pixels(name="run")
     assert yaml.safe_load((tmp_path / "run" / "lt.yaml").read_text())["holdout"] == held
     assert len(white) >= 9
     assert sum(white) == 0
+    assert sum(white_pixels(name="control", holdout=0, epochs=1)) > 1000, "without a holdout they are seen"
 
 
 @pytest.mark.slow
