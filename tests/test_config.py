@@ -3,17 +3,48 @@ import pytest
 from yolo_lt import config
 from yolo_lt.balance.losses import LOSSES
 from yolo_lt.balance.losses.class_balanced import FORMS
-from yolo_lt.balance.sampling import SAMPLERS
+from yolo_lt.balance.sampling import ROUNDINGS, SAMPLERS
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate.coco import PROTOCOLS
 
 
 @pytest.mark.parametrize(
     ("key", "functions"),
-    [("sampler", SAMPLERS), ("cls_loss", LOSSES), ("cb_form", FORMS), ("protocol", PROTOCOLS)],
+    [("sampler", SAMPLERS), ("rounding", ROUNDINGS), ("cls_loss", LOSSES), ("cb_form", FORMS), ("protocol", PROTOCOLS)],
 )
 def test_choices_in_the_yaml_are_the_functions_that_exist(key, functions):
     assert config.keys()[key].choices == list(functions)
+
+
+def test_variants_in_the_yaml_are_those_of_the_samplers():
+    variants = [v for of_one in SAMPLERS.values() for v in of_one if v]
+    assert config.keys()["sampler_variant"].choices == ["auto", *variants]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recipe": "baseline", "repeat_thr": 0.1}, "repeat_thr acts only with sampler=rfs or sampler=irfs"),
+        ({"sampler": "class_aware", "repeat_thr": 0.1}, "repeat_thr acts only with"),
+        ({"sampler": "inverse", "rounding": "ceil"}, "rounding acts only with"),
+        ({"sampler": "none", "repeat_cap": 3.0}, "repeat_cap acts only with"),
+        ({"sampler": "rfs", "eirfs_alpha": 1.0}, "eirfs_alpha acts only with sampler=eirfs"),
+        ({"sampler": "none", "sampler_variant": "linear"}, "sampler_variant acts only with"),
+        ({"paste_memory": 9.0}, "paste_memory acts only with tail_paste"),
+    ],
+)
+def test_a_key_that_could_not_act_is_refused(given, message):
+    with pytest.raises(UsageError, match=message):
+        config.check_acting(given, config.resolve(given))
+
+
+def test_keys_that_act_and_auto_are_accepted():
+    for given in (
+        {"sampler": "irfs", "repeat_thr": 0.1, "repeat_cap": 4.0, "rounding": "floor"},
+        {"sampler": "class_aware", "repeat_thr": "auto", "sampler_variant": "auto"},
+        {"tail_paste": 0.3, "paste_memory": 9.0},
+    ):
+        config.check_acting(given, config.resolve(given))
 
 
 def test_recipes_in_the_yaml_are_the_files_that_exist():

@@ -83,7 +83,8 @@ class YOLOLT(YOLO):
             checks.check_one_stage(ours)
         lt, theirs = decoupled.stages(ours, theirs) if two else (config.resolve(ours), theirs)
         checks.check_keys(theirs)
-        checks.check_conflicts(theirs, lt)
+        config.check_acting({} if two else ours, lt)
+        checks.check_conflicts(theirs, lt, self.task)
         plan_data(theirs.get("data"), lt, self.task, theirs, splits=("val",))
         if two:  # what stage two would refuse must not wait for the end of stage one
             head_lt, head_theirs = self._head_keys(lt["stage_two"], "the checkpoint of stage one")
@@ -142,8 +143,9 @@ class YOLOLT(YOLO):
         lt = {**config.resolve(ours), "head_of": head_of}
         theirs = {**config.stage_two_defaults(), **theirs, "data": theirs.get("data") or self.overrides.get("data")}
         checks.check_keys(theirs)
-        checks.check_conflicts(theirs, lt)
-        checks.check_stage_two(theirs, ours, lt, self.task)
+        config.check_acting(ours, lt)
+        checks.check_conflicts(theirs, lt, self.task)
+        checks.check_stage_two(theirs, lt, self.task)
         return lt, checks.fix_augmentation(theirs, lt)
 
     def val(self, **kw: Any) -> Report:
@@ -279,7 +281,9 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     """
     ours, theirs = config.split({"data": data, **kw}, "stats")
     checks.check_keys(theirs)
-    plan = plan_data(data, config.resolve(ours), theirs.get("task", "detect"), theirs)
+    lt = config.resolve(ours)
+    config.check_acting(ours, lt)
+    plan = plan_data(data, lt, theirs.get("task", "detect"), theirs)
     LOGGER.info(tables.stats_text(plan))
     name = Path(theirs.get("project") or RUNS_DIR) / str(theirs.get("name") or "stats")
     folder = increment_path(name, exist_ok=bool(theirs.get("exist_ok")), mkdir=True)

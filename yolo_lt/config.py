@@ -122,6 +122,39 @@ def load_recipe(name: str) -> dict[str, Any]:
     return {k: check(k, v) for k, v in yaml.safe_load(text).items()}
 
 
+_REPEATS = ("rfs", "irfs", "eirfs")
+ACTS_WITH: dict[str, tuple[str, tuple]] = {  # key: another that must have one of these values, or be on
+    "sampler_variant": ("sampler", _REPEATS),
+    "repeat_thr": ("sampler", _REPEATS),
+    "repeat_cap": ("sampler", (*_REPEATS, "class_aware", "inverse")),
+    "rounding": ("sampler", _REPEATS),
+    "eirfs_alpha": ("sampler", ("eirfs",)),
+    "paste_memory": ("tail_paste", ()),
+    "replay": ("strategy", ("tail", "hard")),
+    "mine_every": ("strategy", ("hard",)),
+    "cache_views": ("feature_cache", (True,)),
+    "cache_limit": ("feature_cache", (True,)),
+    "cache_dir": ("feature_cache", (True,)),
+}
+
+
+def check_acting(ours: dict[str, Any], lt: dict[str, Any]) -> None:
+    """Refuse given keys that would silently do nothing beside the others.
+
+    Args:
+        ours: The given yolo-lt keys.
+        lt: Every yolo-lt key, as `resolve` returns them.
+
+    Raises:
+        UsageError: One of them acts only with another value of another key.
+    """
+    for name, (other, values) in ACTS_WITH.items():
+        acts = lt[other] in values if values else lt[other]
+        if ours.get(name, "auto") != "auto" and not acts:
+            wanted = " or ".join(f"{other}={str(v).lower()}" for v in values) or other
+            raise UsageError(f"{name} acts only with {wanted}")
+
+
 def stage_two_defaults() -> dict[str, Any]:
     """Ultralytics keys that finetune-head sets unless they are given (cfg/finetune-head.yaml)."""
     return yaml.safe_load(files("yolo_lt.cfg").joinpath("finetune-head.yaml").read_text(encoding="utf-8"))

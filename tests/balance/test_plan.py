@@ -5,6 +5,7 @@ from yolo_lt import config
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
+from yolo_lt.errors import LTError, UsageError
 from yolo_lt.files import rewind_csv
 
 STATS = ClassStats.from_lists([[0]] * 64 + [[0, 1]] * 8 + [[2]] * 2 + [[]] * 6, 4, ["a", "b", "c", "d"])
@@ -38,6 +39,50 @@ def test_baseline_changes_nothing():
     assert not p.reweighs
     assert (p.factors == 1).all()
     assert (p.weights == 1).all()
+
+
+@pytest.mark.parametrize("sampler", ["irfs", "eirfs", "class_aware", "inverse"])
+def test_every_sampler_reaches_the_plan(sampler):
+    p = plan(sampler=sampler)
+    assert p.samples
+    assert p.factors[72] == p.factors.max() > 1.5
+    assert p.exposure[2] > 1.5 > p.exposure[0]
+    shown = {row[2]: row[5] for row in p.rows() if isinstance(row[2], str)}
+    assert shown["tail"] > shown["head"]
+    images = np.array([2 in row for row in STATS])
+    assert p.class_factors[2] == pytest.approx(p.factors[images].max())
+
+
+def test_auto_variant_is_bounded_for_eirfs_and_the_original_elsewhere():
+    assert [plan(sampler=s).keys["sampler_variant"] for s in ("rfs", "irfs", "eirfs", "inverse")] == [
+        *("sqrt", "geometric", "bounded", "")
+    ]
+
+
+def test_cap_rounding_and_alpha_act():
+    assert plan(sampler="rfs", repeat_cap=2.0).factors.max() == 2
+    assert set(plan(sampler="rfs", rounding="ceil").factors) == {1, 3, 6}
+    assert plan(sampler="eirfs", eirfs_alpha=1.0).factors.max() < np.e < plan(sampler="eirfs").factors.max()
+    assert plan(sampler="rfs", sampler_variant="linear").factors.max() == pytest.approx(0.9 / (2 / 80))
+
+
+def test_an_epoch_that_would_explode_is_refused():
+    with pytest.raises(UsageError, match=r"an epoch would have .* draws for 80 images; use epoch_length=fixed"):
+        plan(sampler="eirfs", sampler_variant="original", repeat_thr=0.9, eirfs_alpha=3.0)
+
+
+@pytest.mark.parametrize("key", ["tail_paste", "tail_augment"])
+def test_what_acts_on_the_tail_needs_one(key, tmp_path):
+    (tmp_path / "bins.yaml").write_text("head: [0, 1, 2]\nmedium: []\ntail: []\n")
+    with pytest.raises(LTError, match=f"{key} cannot act: no training image holds a tail class"):
+        plan(bins=str(tmp_path / "bins.yaml"), **{key: True})
+
+
+def test_tail_paste_is_a_share_and_true_is_one_half():
+    assert [plan(recipe="baseline", tail_paste=v).paste_share for v in (False, True, 0.2, 1.0)] == [0, 0.5, 0.2, 1]
+    assert not plan(recipe="baseline").changes_images
+    for key in ("tail_paste", "tail_augment"):
+        assert plan(recipe="baseline", **{key: True}).changes_images
 
 
 def test_a_threshold_that_cannot_act_is_said():

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from yolo_lt.balance.sampling import class_repeat_factors, head_border, repeat_factors
+from yolo_lt.balance.sampling import LAWS, SAMPLERS, auto_threshold, image_and_class_factors
 from yolo_lt.balance.strategy import focus, tail_images
 from yolo_lt.balance.stream import epoch_length
 from yolo_lt.balance.weights import class_weights
 from yolo_lt.dataset.bins import BIN_NAMES, Bins, frequency_bins
 from yolo_lt.dataset.stats import ClassStats
+from yolo_lt.errors import LTError, UsageError
 
+LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
+TAIL_PASTE = 0.5  # what tail_paste=true stands for
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
     *("repeat_factor", "weight", "expected_exposure"),
@@ -29,7 +32,7 @@ class Plan:
         stats: Class occurrences of the training split.
         bins: Head, medium and tail.
         factors: Image repeat factors, shape (N,), float64.
-        class_factors: Class repeat factors r_c, shape (C,), float64; 1 without a sampler.
+        class_factors: Class factors behind them, shape (C,), float64; 1 without a sampler.
         weights: Loss weight of a positive entry per class, shape (C,), float64; 1 where the loss has none.
         notes: Sentences that say what was chosen and why.
     """
@@ -44,8 +47,23 @@ class Plan:
 
     @property
     def samples(self) -> bool:
-        """Whether the recipe changes what training sees."""
+        """Whether the recipe changes how often images are drawn."""
         return self.keys["sampler"] != "none" or (self.stage_two and self.keys["strategy"] != "all")
+
+    @property
+    def changes_images(self) -> bool:
+        """Whether the recipe changes what training sees: how often an image is drawn, or the image."""
+        return self.samples or self.paste_share > 0 or bool(self.keys["tail_augment"])
+
+    @property
+    def paste_share(self) -> float:
+        """Share of the source images into which a tail instance is pasted."""
+        return TAIL_PASTE if self.keys["tail_paste"] is True else float(self.keys["tail_paste"])
+
+    @property
+    def fixed(self) -> bool:
+        """Whether an epoch has a draw per image instead of the sum of the factors."""
+        return self.keys["epoch_length"] == "fixed"
 
     @property
     def stage_two(self) -> bool:
@@ -108,8 +126,7 @@ def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None)
     keys, notes = _resolve_auto(stats, bins, keys)
     factors, class_factors = np.ones(stats.num_images), np.ones(stats.num_classes)
     if keys["sampler"] != "none":
-        factors = repeat_factors(stats, method=keys["sampler"], thr=keys["repeat_thr"])
-        class_factors = class_repeat_factors(stats.image_counts, stats.num_images, keys["repeat_thr"])
+        factors, class_factors = _sampler_factors(stats, keys)
         notes += _sampler_notes(stats, factors, keys)
     if keys.get("head_of") and keys["strategy"] != "all":
         factors, note = _strategy(stats, bins, factors, keys)
@@ -117,7 +134,24 @@ def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None)
     weights = np.ones(stats.num_classes)
     if keys["cls_loss"] == "cb":
         weights = class_weights(stats.instance_counts, "cb", keys["cb_beta"])
-    return Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes))
+    plan = Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes))
+    _check_tail(plan)
+    return plan
+
+
+def _sampler_factors(stats: ClassStats, keys: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    thr = 1.0 if keys["sampler"] in LAWS else keys["repeat_thr"]  # a law has no threshold
+    cap = None if keys["repeat_cap"] == "none" else keys["repeat_cap"]
+    alpha = {"alpha": keys["eirfs_alpha"]} if keys["sampler"] == "eirfs" else {}
+    variant = keys["sampler_variant"]
+    return image_and_class_factors(stats, keys["sampler"], thr, variant, cap, keys["rounding"], **alpha)
+
+
+def _check_tail(plan: Plan) -> None:
+    """Refuse what acts on the tail where there is none."""
+    for name in ("tail_paste", "tail_augment"):
+        if plan.keys[name] and not plan.stats.image_counts[plan.bins.tail].sum():
+            raise LTError(f"{name} cannot act: no training image holds a tail class (bins: {plan.bins.rule})")
 
 
 def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str, Any]) -> tuple[np.ndarray, str]:
@@ -132,17 +166,33 @@ def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str
 
 
 def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Replace `auto` by the border of the head, and say so for the keys that act."""
-    border, why = head_border(stats, bins)
-    acting = {"repeat_thr": keys["sampler"] != "none", "eql_lambda": keys["cls_loss"] == "eql"}
-    notes = [f"{k}=auto chose {border:.4g}: {why}" for k in acting if acting[k] and keys[k] == "auto"]
-    return {**keys, **{k: border for k in acting if keys[k] == "auto"}}, notes
+    """Replace `auto` by what it stands for, and say so for the thresholds that act."""
+    keys, notes = dict(keys), []
+    sampler, first = keys["sampler"], next(iter(SAMPLERS[keys["sampler"]]))
+    if keys["sampler_variant"] == "auto":  # the authors' E-IRFS is for parity: it is unbounded
+        keys["sampler_variant"] = "bounded" if sampler == "eirfs" else first
+    samples = sampler != "none" and sampler not in LAWS
+    for name, acts, of in (
+        ("repeat_thr", samples, (sampler, keys["sampler_variant"])),
+        ("eql_lambda", keys["cls_loss"] == "eql", ("rfs", None)),
+    ):
+        if acts and keys[name] == "auto":
+            keys[name], why = auto_threshold(stats, bins, *of)
+            notes += [f"{name}=auto chose {keys[name]:.4g}: {why}"]
+    return keys, notes
 
 
 def _sampler_notes(stats: ClassStats, factors: np.ndarray, keys: dict[str, Any]) -> list[str]:
     repeated, length = int((factors > 1).sum()), epoch_length(factors, fixed=keys["epoch_length"] == "fixed")
-    if not repeated:
+    if length > LONGEST_EPOCH * stats.num_images:
+        raise UsageError(
+            f"sampler={keys['sampler']}: an epoch would have {length:.3g} draws for {stats.num_images} images; "
+            "use epoch_length=fixed, repeat_cap=, or a lower repeat_thr="
+        )
+    if not repeated and keys["sampler"] not in LAWS:
         rarest = stats.image_counts[stats.image_counts > 0].min(initial=stats.num_images) / stats.num_images
         return [f"WARNING: no image is repeated: repeat_thr={keys['repeat_thr']:.4g} must exceed {rarest:.4g} to act"]
     note = f"{repeated} of {stats.num_images} images are repeated, the most {factors.max():.2f} times"
+    if keys["sampler"] in LAWS:
+        note = note.replace("repeated", "drawn more often than before")
     return [f"{note}; epoch_length={keys['epoch_length']}: {length} draws per epoch"]

@@ -76,14 +76,19 @@ def check_prediction(task: str, source: Any, predictor: Any, ours: dict[str, Any
         raise UsageError("source=... is missing: name an image, folder or video (Ultralytics would download a sample)")
 
 
-def check_conflicts(theirs: dict[str, Any], lt: dict[str, Any]) -> None:
+def check_conflicts(theirs: dict[str, Any], lt: dict[str, Any], task: str) -> None:
     """Refuse pairs of keys of which one would silently undo or double the other.
 
     Raises:
-        UsageError: `rect=true` with a sampler, or `cls_pw` with our loss.
+        UsageError: `rect=true` with a sampler, `cls_pw` with our loss, or `tail_paste` in pose or obb.
     """
     if theirs.get("rect") and lt["sampler"] != "none":
         raise UsageError("rect=true fixes the order of images, so no sampler can act: use rect=false or sampler=none")
+    for name in ("tail_paste", "tail_augment"):
+        if theirs.get("rect") and lt[name]:
+            raise UsageError(f"rect=true trains without the changes that {name} makes to images: use rect=false")
+    if lt["tail_paste"] and task not in ("detect", "segment"):
+        raise UsageError(f"tail_paste works on detect and segment: an instance of {task} cannot be cut out by its box")
     if theirs.get("rect") and lt["holdout"]:
         raise UsageError("rect=true fixes the batches of all training images, so none can be set apart: use one")
     if theirs.get("cls_pw") and lt["cls_loss"] != "bce":
@@ -147,21 +152,11 @@ def check_stage_one(model: Any) -> Path:
     return Path(str(model.ckpt_path)).absolute()
 
 
-ACTS_WITH = {  # key: the key that must have one of these values, or the first would silently do nothing
-    "replay": ("strategy", ("tail", "hard")),
-    "mine_every": ("strategy", ("hard",)),
-    "cache_views": ("feature_cache", (True,)),
-    "cache_limit": ("feature_cache", (True,)),
-    "cache_dir": ("feature_cache", (True,)),
-}
-
-
-def check_stage_two(theirs: dict[str, Any], ours: dict[str, Any], lt: dict[str, Any], task: str) -> None:
-    """Refuse what stage two sets itself, and keys that could not act.
+def check_stage_two(theirs: dict[str, Any], lt: dict[str, Any], task: str) -> None:
+    """Refuse what stage two sets itself, and what the task or several devices do not allow.
 
     Raises:
-        UsageError: `freeze`, `pretrained=`, `recipe=decoupled`, a key of another strategy, or a strategy that the task
-            or several devices do not allow.
+        UsageError: `freeze`, `pretrained=`, `recipe=decoupled`, or a strategy or cache that cannot work here.
     """
     if lt["strategy"] == "hard" and task not in VALIDATORS:
         raise UsageError(f"strategy=hard needs the evaluation of {task}, which is not in this version yet")
@@ -173,10 +168,6 @@ def check_stage_two(theirs: dict[str, Any], ours: dict[str, Any], lt: dict[str, 
     for name in ("freeze", "pretrained", "distill_model", "single_cls", "classes"):
         if theirs.get(name) not in (None, False, []) or name in theirs.keys() & {"pretrained"}:
             raise UsageError(f"{name} cannot be given to finetune-head, which decides itself what learns and on what")
-    for name, (other, values) in ACTS_WITH.items():
-        if name in ours and lt[other] not in values:
-            wanted = " or ".join(f"{other}={str(v).lower()}" for v in values)
-            raise UsageError(f"{name} acts only with {wanted}")
 
 
 def fix_augmentation(theirs: dict[str, Any], lt: dict[str, Any]) -> dict[str, Any]:
@@ -192,8 +183,8 @@ def fix_augmentation(theirs: dict[str, Any], lt: dict[str, Any]) -> dict[str, An
             if theirs.get(name):
                 raise UsageError(f"{name}={theirs[name]} cannot act on cached features: cache_views=k keeps k views")
         theirs = {**theirs, **dict.fromkeys(AUGMENTATION, 0)}
-    for name in ("compile", "multi_scale"):
-        if theirs.get(name):
+    for name in ("compile", "multi_scale", "tail_paste", "tail_augment"):
+        if {**theirs, **lt}.get(name):
             raise UsageError(f"{name} cannot act on cached features: leave it out, or use feature_cache=false")
     return {**theirs, "close_mosaic": 0}
 
