@@ -41,7 +41,13 @@ def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
     acts = []
     if plan.samples:
         partners = "balanced" if keys["balance_partners"] else "Ultralytics' own"
-        acts.append(f"sampler={keys['sampler']} with {partners} mosaic, mixup and cutmix partners")
+        variant = f" ({keys['sampler_variant']})" if keys["sampler_variant"] else ""
+        acts.append(f"sampler={keys['sampler']}{variant} with {partners} mosaic, mixup and cutmix partners")
+    if plan.paste_share:
+        acts.append(f"tail_paste: {plan.paste_share:.0%} of the source images get a tail instance")
+    if keys["tail_augment"]:
+        policy = "the default policy" if keys["tail_augment"] is True else keys["tail_augment"]
+        acts.append(f"tail_augment: {policy} on images with tail classes")
     if plan.reweighs:
         acts.append(f"cls_loss={keys['cls_loss']} on {' and '.join(branches)}")
     head = f"recipe={keys['recipe']}: " + ("; ".join(acts) or "nothing is changed, training is stock Ultralytics")
@@ -71,10 +77,25 @@ def acted_text(exposure_csv: Path, losses: dict[str, Any]) -> str:
     """What acted in a finished training: realised exposure by bin, and the batches that the loss saw."""
     parts = [f"cls_loss acted on {loss.batches} batches of {name}" for name, loss in losses.items()]
     if exposure_csv.exists():
-        rows = [(name, a, int(t), t / a, int(b)) for name, a, t, b in exposure.bin_totals(exposure_csv)]
-        header = ("bin", "tiles asked", "tiles drawn", "drawn/asked", "boxes that survived")
-        parts.append("realised exposure, images that hold a class of the bin:\n" + table(header, rows))
+        rows = exposure.read(exposure_csv)
+        parts.append("realised exposure, images that hold a class of the bin:\n" + exposure_table(rows))
     return "what acted: " + ("\n".join(parts) or "nothing, as recipe=baseline asks")
+
+
+def exposure_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Tiles asked and drawn, and boxes, by bin; with tail paste the instances pasted."""
+    totals = [(n, a, int(t), t / a, int(b), int(p)) for n, a, t, b, p in exposure.bin_totals(rows)]
+    header = ("bin", "tiles asked", "tiles drawn", "drawn/asked", "boxes that survived", "pasted")
+    shown = len(header) - (not rows or exposure.PASTED not in rows[0])
+    return table(header[:shown], [t[:shown] for t in totals])
+
+
+def epoch_text(counts: exposure.Exposure) -> str:
+    """One line of realised exposure for the log of an epoch."""
+    rows = [dict(zip(counts.header, row, strict=True)) for row in counts.rows(0)]
+    parts = [f"{n} {t / a:.3f} of the asked tiles, {int(b)} boxes" for n, a, t, b, _ in exposure.bin_totals(rows)]
+    pasted = f"; {int(counts.pasted.sum())} instances pasted" if counts.plan.paste_share else ""
+    return "exposure: " + "; ".join(parts) + pasted
 
 
 def report_text(report: dict[str, Any]) -> str:

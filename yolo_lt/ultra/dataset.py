@@ -1,13 +1,16 @@
-"""The training data set: mosaic, mixup and cutmix partners drawn by the factors, and the draws recorded."""
+"""The training data set: partners drawn by the factors, source images changed, and all of it recorded."""
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from ultralytics.data.augment import BaseMixTransform, Compose, Mosaic
 from ultralytics.data.dataset import YOLODataset
+
+Change = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
 class BalancedDataset(YOLODataset):
@@ -15,19 +18,26 @@ class BalancedDataset(YOLODataset):
 
     Stock mosaic takes its partners from the distinct images loaded of late, mixup and cutmix (and mosaic with
     cache=ram) from all images alike, so a sampler's bias reaches only the first of four tiles.
+
+    `changes` are applied to every source image with its labels, before mosaic: tail paste, tail augmentation.
     """
 
     factors: np.ndarray
     borders: np.ndarray  # running sum of the factors, shared by all transforms
     balance_partners: bool
+    changes: Sequence[Change]
     recent: list[int]
     tiles: list[int]
+    pasted: list[int]
 
     @classmethod
-    def adopt(cls, dataset: YOLODataset, factors: np.ndarray, balance_partners: bool) -> BalancedDataset:
+    def adopt(
+        cls, dataset: YOLODataset, factors: np.ndarray, balance_partners: bool, changes: Sequence[Change] = ()
+    ) -> BalancedDataset:
         """Turn a data set that Ultralytics built into ours, in place: its builder has no argument for the class."""
         dataset.__class__ = cls
-        dataset.balance_partners, dataset.recent, dataset.tiles = balance_partners, [], []
+        dataset.balance_partners, dataset.changes = balance_partners, changes
+        dataset.recent, dataset.tiles, dataset.pasted = [], [], []
         dataset.set_factors(factors)
         dataset._install_partners(dataset.transforms)
         return dataset
@@ -37,17 +47,23 @@ class BalancedDataset(YOLODataset):
         self.factors, self.borders = factors, np.cumsum(factors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The transformed sample, with `lt_tiles`: the indices of all images it is made of."""
-        self.tiles = []
+        """The transformed sample, with `lt_tiles`: all images it is made of, and `lt_pasted`: classes pasted in."""
+        self.tiles, self.pasted = [], []
         self._remember(index)
         sample = super().__getitem__(index)
         sample["lt_tiles"] = tuple(self.tiles)
+        sample["lt_pasted"] = tuple(self.pasted)
         return sample
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
         """Load one source image; every tile of a mosaic, mixup or cutmix comes through here."""
         self.tiles.append(index)
-        return super().get_image_and_label(index)
+        labels = super().get_image_and_label(index)
+        for change in self.changes:
+            labels = change(labels, index)
+        if "lt_pasted" in labels:  # mosaic keeps no key of ours
+            self.pasted.append(labels.pop("lt_pasted"))
+        return labels
 
     def build_transforms(self, hyp: Any) -> Compose:
         """Ultralytics' transforms, rebuilt when mosaic closes, with our partner rule."""

@@ -209,7 +209,7 @@ def facts(trainer: Any, dataset: YOLODataset) -> dict[str, Any]:
         "imgsz": args["imgsz"],
         "masks": (args["overlap_mask"], args["mask_ratio"]),
         "amp": str(trainer.amp),
-        "tiles": trainer.plan.samples,
+        "tiles": trainer.plan.changes_images,
         "views": keys["cache_views"],
         **(with_views if keys["cache_views"] else {}),
     }

@@ -7,9 +7,13 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, colorstr
 
+from yolo_lt.balance.paste import class_need
 from yolo_lt.balance.plan import Plan
+from yolo_lt.config import ultralytics_defaults
 from yolo_lt.errors import LTError
 from yolo_lt.ultra import labels
+from yolo_lt.ultra.augment import read_policy
+from yolo_lt.ultra.bank import choose
 from yolo_lt.ultra.holdout import plan_split
 
 PREFIX = colorstr("yolo-lt: ")
@@ -43,7 +47,9 @@ def plan_data(
     scans = []
     try:
         scans.append(labels.scan(parsed, "train", task, theirs))
-        plan, _ = plan_split(scans[0], parsed, lt, recorded, int(theirs.get("seed") or 0))
+        seed = int(theirs.get("seed") or 0)
+        plan, apart = plan_split(scans[0], parsed, lt, recorded, seed)
+        _check_changes(plan, [x for x, a in zip(scans[0].labels, apart, strict=True) if not a], theirs, seed)
         scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
     except LTError:
         for scanned in scans:
@@ -52,5 +58,22 @@ def plan_data(
     if dropped := scans[0].corrupt:
         LOGGER.warning(f"{PREFIX}Ultralytics drops {len(dropped)} corrupt images or labels, the first: {dropped[0]}")
     if theirs.get("fraction", 1) not in (1, 1.0, None):
-        LOGGER.warning(f"{PREFIX}fraction takes the first files in alphabetical order and may drop tail classes")
+        LOGGER.warning(f"{PREFIX}{_fraction_text(plan, theirs['fraction'])}")
     return plan
+
+
+def _fraction_text(plan: Plan, fraction: float) -> str:
+    """Ultralytics' `fraction` is no sample: say which classes it leaves without an image."""
+    lost = [plan.stats.names[c] for c in plan.bins.unseen]
+    many = f" and {len(lost) - 10} more" if len(lost) > 10 else ""
+    left = f"fraction={fraction} leaves no image of {', '.join(lost[:10])}{many}" if lost else "every class has images"
+    return f"fraction takes the first files in alphabetical order: {left}"
+
+
+def _check_changes(plan: Plan, kept: Sequence[dict[str, Any]], theirs: dict[str, Any], seed: int) -> None:
+    """Refuse a policy that cannot be read, and tail paste without an instance to paste."""
+    if isinstance(plan.keys["tail_augment"], str):
+        read_policy(plan.keys["tail_augment"])
+    if plan.paste_share:
+        imgsz = int(theirs.get("imgsz") or ultralytics_defaults()["imgsz"])
+        choose(kept, imgsz, class_need(plan.stats, plan.bins), plan.keys["paste_memory"], seed)

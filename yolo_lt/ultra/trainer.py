@@ -19,7 +19,8 @@ from yolo_lt.balance import exposure
 from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
 from yolo_lt.balance.plan import Plan
 from yolo_lt.files import rewind_csv
-from yolo_lt.report.tables import acted_text, plan_text
+from yolo_lt.report.tables import acted_text, epoch_text, plan_text
+from yolo_lt.ultra.changes import draw_pasted, make_changes
 from yolo_lt.ultra.criterion import ClassificationLoss, install
 from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
@@ -64,7 +65,7 @@ class LTMixin(_Trainer):
 
     # What it sees ----------------------------------------------------------------------------------------------------
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
-        """The stock data set; for training without the holdout, and with a sampler adopted by ours."""
+        """The stock data set; for training without the holdout, and adopted by ours if the recipe changes images."""
         dataset = super().build_dataset(img_path, mode, batch)
         if mode == "train":
             recorded = self._recorded_holdout()
@@ -72,8 +73,9 @@ class LTMixin(_Trainer):
             names = np.array(image_names(dataset.im_files, self.data))
             self.held, self.trained = names[apart].tolist(), names[~apart].tolist()
             keep_only(dataset, ~apart)
-            if self.plan.samples:
-                dataset = BalancedDataset.adopt(dataset, self.plan.factors, self.plan.keys["balance_partners"])
+            if self.plan.changes_images:
+                partners, changes = self.plan.keys["balance_partners"], make_changes(dataset, self.plan, self.args)
+                dataset = BalancedDataset.adopt(dataset, self.plan.factors, partners, changes)
         return dataset
 
     def _recorded_holdout(self) -> list[str] | None:
@@ -82,12 +84,12 @@ class LTMixin(_Trainer):
         return lt["holdout"] if lt else None
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """The stock loader; for training with a sampler, fed by our index stream."""
+        """The stock loader; for training on changed images, fed by our index stream."""
         loader = super().get_dataloader(dataset_path, batch_size, rank, mode)
-        if mode != "train" or not self.plan.samples:
+        if mode != "train" or not self.plan.changes_images:
             return loader
-        fixed = self.plan.keys["epoch_length"] == "fixed"
-        sampler = StreamSampler(self.plan.factors, self.args.seed, *rank_and_world(rank), fixed, self._epoch_now())
+        place = (*rank_and_world(rank), self.plan.fixed, self._epoch_now())
+        sampler = StreamSampler(self.plan.factors, self.args.seed, *place)
         return with_sampler(loader, sampler)
 
     def _close_dataloader_mosaic(self) -> None:
@@ -129,6 +131,8 @@ class LTMixin(_Trainer):
             for name in ("exposure.csv", "results.csv"):  # a kill between record and checkpoint repeats the epoch
                 rewind_csv(self.save_dir / name, self.start_epoch)
             LOGGER.info(f"{PREFIX}{plan_text(self.plan, list(self.losses))}")
+            if self.args.plots and self.plan.paste_share:
+                draw_pasted(self.train_loader.dataset, self.args, self.save_dir / "tail_paste.jpg", self.on_plot)
             if self.held:
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
 
@@ -140,9 +144,9 @@ class LTMixin(_Trainer):
     # Records ---------------------------------------------------------------------------------------------------------
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Count what reaches the network; then Ultralytics' preprocessing."""
-        tiles = batch.pop("lt_tiles", None)
+        tiles, pasted = batch.pop("lt_tiles", None), batch.pop("lt_pasted", ())
         if self.counted is not None and tiles is not None:
-            self.counted.add(tiles, batch["cls"].cpu().numpy())
+            self.counted.add(tiles, batch["cls"].cpu().numpy(), pasted)
         return super().preprocess_batch(batch)
 
     def run_callbacks(self, event: str) -> None:
@@ -159,10 +163,11 @@ class LTMixin(_Trainer):
         """Write the epoch's counts, summed over all processes."""
         if dist.is_initialized() and dist.get_world_size() > 1:
             gathered: list[Any] = [None] * dist.get_world_size()
-            dist.all_gather_object(gathered, (counts.tiles, counts.boxes))
-            counts.tiles, counts.boxes = (sum(x) for x in zip(*gathered, strict=True))
+            dist.all_gather_object(gathered, (counts.tiles, counts.boxes, counts.pasted))
+            counts.tiles, counts.boxes, counts.pasted = (sum(x) for x in zip(*gathered, strict=True))
         if RANK in {-1, 0}:
-            exposure.append(self.save_dir / "exposure.csv", counts.rows(self.epoch + 1))
+            exposure.append(self.save_dir / "exposure.csv", counts.rows(self.epoch + 1), counts.header)
+            LOGGER.info(f"{PREFIX}{epoch_text(counts)}")
 
     def save_model(self) -> bool:
         """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
