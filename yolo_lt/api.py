@@ -79,8 +79,7 @@ class YOLOLT(YOLO):
         if theirs.get("resume"):
             return self._resume(ours, theirs)
         two = ours.get("recipe") == "decoupled"
-        if not two:
-            checks.check_one_stage(ours)
+        (checks.check_two_stages if two else checks.check_one_stage)(ours)
         lt, theirs = decoupled.stages(ours, theirs) if two else (config.resolve(ours), theirs)
         checks.check_keys(theirs)
         config.check_acting({} if two else ours, lt)

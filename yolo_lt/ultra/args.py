@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import torch_safe_load
+from ultralytics.utils import RANK
 from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 from ultralytics.utils.files import get_latest_run
 
@@ -136,6 +137,19 @@ def check_one_stage(ours: dict[str, Any]) -> None:
     for name in ours:
         if set(keys()[name].verbs) in ({"train"}, {"train", "finetune-head"}):
             raise UsageError(f"{name} acts in train only with recipe=decoupled")
+
+
+def check_two_stages(ours: dict[str, Any]) -> None:
+    """Refuse both stages in processes that the user started: Ultralytics sets up their group once more per stage.
+
+    Raises:
+        UsageError: This is such a process.
+    """
+    if RANK != -1:
+        raise UsageError(
+            "recipe=decoupled cannot run in processes that you start yourself: give device=0,1,... and let Ultralytics "
+            "start them, or run train and then finetune-head"
+        )
 
 
 def check_stage_one(model: Any) -> Path:

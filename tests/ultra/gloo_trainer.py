@@ -1,0 +1,88 @@
+"""A detection trainer that several CPU processes can run together; every rank writes down what it saw.
+
+Stock Ultralytics trains in several processes on GPUs only. Each patch here stands in for one thing that it cannot do
+with gloo on a CPU, acts in a launched process alone, and leaves what yolo_lt does untouched.
+"""
+
+import hashlib
+import json
+import os
+from datetime import timedelta
+from unittest import mock
+
+import torch.distributed as dist
+from torch import nn
+from ultralytics.utils import RANK, WORLD_SIZE
+
+from yolo_lt import api
+from yolo_lt.ultra.trainer import TRAINERS, LTDetectionTrainer
+
+STOP_AFTER = "GLOO_STOP_AFTER"  # environment: the epoch, from 1, after which every rank dies
+reduce = dist.reduce
+
+
+class CPUDistributed(nn.parallel.DistributedDataParallel):
+    """Ultralytics passes device_ids=[None] on a CPU, which torch refuses for modules that lie there."""
+
+    def __init__(self, module, device_ids=None, **kw):
+        super().__init__(module, **kw)
+
+
+def averaging_reduce(tensor, dst, op=dist.ReduceOp.SUM):
+    """The validator reduces its losses with ReduceOp.AVG, which gloo lacks: add up, then divide."""
+    average = op == dist.ReduceOp.AVG
+    reduce(tensor, dst=dst, op=dist.ReduceOp.SUM if average else op)
+    if average:
+        tensor /= dist.get_world_size()
+
+
+class GlooTrainer(LTDetectionTrainer):
+    def _do_train(self):
+        self.world_size = WORLD_SIZE  # Ultralytics counts GPUs, so on a CPU it would not set up any process group
+        super()._do_train()
+
+    def _setup_ddp(self):
+        """Stock chooses a GPU for the rank; here the ranks only meet, and one that waits in vain fails soon."""
+        dist.init_process_group("gloo", timeout=timedelta(seconds=120))
+
+    def _setup_train(self):
+        with mock.patch.object(nn.parallel, "DistributedDataParallel", CPUDistributed):
+            super()._setup_train()
+
+    def validate(self):
+        with mock.patch.object(dist, "reduce", averaging_reduce):
+            return super().validate()
+
+    def final_eval(self):
+        """Stock validates best.pt on a GPU; here every rank leaves a digest of its weights, and our keys.
+
+        Running averages of BatchNorm are left out, as Ultralytics lets every rank keep its own.
+        """
+        weights = b"".join(p.detach().numpy().tobytes() for p in self.model.parameters())
+        end = {"weights": hashlib.sha256(weights).hexdigest(), "lt": self.args.lt}
+        (self.save_dir / f"rank{RANK}.json").write_text(json.dumps(end))
+
+    def preprocess_batch(self, batch):
+        """Note what the loader delivered; the drawn image by its file, which our data set does not write."""
+        files = self.train_loader.dataset.im_files
+        self.seen["drawn"] += [files.index(f) for f in batch["im_file"]]
+        self.seen["tiles"] += batch["lt_tiles"]
+        self.seen["classes"] += batch["cls"].flatten().int().tolist()
+        return super().preprocess_batch(batch)
+
+    def run_callbacks(self, event):
+        super().run_callbacks(event)
+        if event == "on_train_epoch_start":
+            self.seen = {"epoch": self.epoch, "drawn": [], "tiles": [], "classes": []}
+        if event == "on_train_epoch_end":
+            with (self.save_dir / f"rank{RANK}.jsonl").open("a") as f:
+                f.write(json.dumps(self.seen) + "\n")
+        if event == "on_fit_epoch_end" and self.epoch + 1 == int(os.environ.get(STOP_AFTER, 0)):
+            dist.barrier()  # rank 0 has saved its checkpoint once all are here; the first death ends the others
+            os._exit(1)
+
+
+def train(**keys):
+    """What the script of a user does who starts the processes himself, with this trainer."""
+    TRAINERS["detect"] = GlooTrainer
+    api.train(**keys)
