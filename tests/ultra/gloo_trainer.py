@@ -1,12 +1,13 @@
 """A detection trainer that several CPU processes can run together; every rank writes down what it saw.
 
-Stock Ultralytics trains in several processes on GPUs only. Each patch here stands in for one thing that it cannot do
-with gloo on a CPU, acts in a launched process alone, and leaves what yolo_lt does untouched.
+Stock Ultralytics trains in several processes, and with loader workers, on GPUs only. Each patch here stands in for one
+thing that it cannot do on a CPU, acts in a launched process alone, and leaves what yolo_lt does untouched.
 """
 
 import hashlib
 import json
 import os
+import signal
 from datetime import timedelta
 from unittest import mock
 
@@ -18,6 +19,8 @@ from yolo_lt import api
 from yolo_lt.ultra.trainer import TRAINERS, LTDetectionTrainer
 
 STOP_AFTER = "GLOO_STOP_AFTER"  # environment: the epoch, from 1, after which every rank dies
+KILL_AT = "GLOO_KILL_AT"  # environment: EPOCH:BATCH, from 1, before which a single process is killed
+WORKERS = "GLOO_WORKERS"  # environment: loader workers
 reduce = dist.reduce
 
 
@@ -37,6 +40,10 @@ def averaging_reduce(tensor, dst, op=dist.ReduceOp.SUM):
 
 
 class GlooTrainer(LTDetectionTrainer):
+    def __init__(self, *args, **kw):
+        super().__init__(*args, **kw)
+        self.args.workers = int(os.environ.get(WORKERS, 0))  # Ultralytics sets it to 0 on a CPU
+
     def _do_train(self):
         self.world_size = WORLD_SIZE  # Ultralytics counts GPUs, so on a CPU it would not set up any process group
         super()._do_train()
@@ -72,7 +79,12 @@ class GlooTrainer(LTDetectionTrainer):
 
     def run_callbacks(self, event):
         super().run_callbacks(event)
+        if event == "on_train_batch_start":
+            self.batches += 1
+            if f"{self.epoch + 1}:{self.batches}" == os.environ.get(KILL_AT):
+                os.kill(os.getpid(), signal.SIGKILL)
         if event == "on_train_epoch_start":
+            self.batches = 0
             self.seen = {"epoch": self.epoch, "drawn": [], "tiles": [], "classes": []}
         if event == "on_train_epoch_end":
             with (self.save_dir / f"rank{RANK}.jsonl").open("a") as f:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LONG_TAIL, NAMES, TINY
-from gloo_trainer import STOP_AFTER, GlooTrainer
+from gloo_trainer import KILL_AT, STOP_AFTER, WORKERS, GlooTrainer
 from ultralytics.utils import USER_CONFIG_DIR, YAML
 from ultralytics.utils.dist import find_free_network_port
 
@@ -34,19 +35,31 @@ def keys_of(data, folder, epochs, **more):
     return {**TINY, "model": "yolov8n.yaml", "mosaic": 1.0, "close_mosaic": 1, **own, **more}
 
 
+def environment(more):
+    """With this folder on the path, from which the processes import the trainer."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
+    return {**os.environ, "PYTHONPATH": path, **more}
+
+
 def launch(world, keys, **env):
     """Train in `world` processes, started as a user starts his own script; gives the exit code and the output."""
     port = ["--master_addr", "localhost", "--master_port", str(find_free_network_port())]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(world), *port, "--no-python"]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).strip(os.pathsep)
     command = [*torchrun, sys.executable, "-c", SCRIPT, json.dumps(keys)]
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, **env}, **streams) as process:
+    with subprocess.Popen(command, env=environment(env), **streams) as process:
         try:
             output, _ = process.communicate(timeout=300)
         finally:
             process.terminate()  # if it hangs: on this signal the launcher ends its processes, which a kill would not
     return process.returncode, output
+
+
+def run_alone(keys, **env):
+    """The same in a single process, which Ultralytics gives the rank -1."""
+    command = [sys.executable, "-c", SCRIPT, json.dumps(keys)]
+    done = subprocess.run(command, env=environment(env), capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
 
 
 def plan_of(**ours):
@@ -147,6 +160,30 @@ def test_two_processes_that_died_and_were_resumed_go_on_with_their_streams(toy, 
     code, output = launch(2, {"resume": str(folder / "weights" / "last.pt")})
     assert code == 0, output[-5000:]
     check_run(folder, 2, plan, epochs=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workers", "kills"), [(0, ["3:2", "4:3"]), (2, ["2:4", "4:2"])])
+def test_killed_in_the_middle_of_epochs_and_resumed_it_draws_what_an_uninterrupted_run_would(
+    toy, tmp_path, workers, kills
+):
+    """Once before and once after mosaic closed, with workers that had drawn ahead; by SIGKILL, twice in one run."""
+    folder, plan, env = tmp_path / "run", plan_of(), {WORKERS: str(workers)}
+    keys = keys_of(toy, folder, epochs=5, recipe="rfs", close_mosaic=2)
+    for kill in kills:
+        code, output = run_alone(keys, **{KILL_AT: kill}, **env)
+        assert code == -signal.SIGKILL, output[-5000:]
+        keys = {"resume": str(folder / "weights" / "last.pt")}
+    code, output = run_alone(keys, **env)
+    assert code == 0, output[-5000:]
+    assert f"Using {workers} dataloader workers" in output
+    seen = [json.loads(line) for line in (folder / "rank-1.jsonl").read_text().splitlines()]
+    check_stream([seen], plan, epochs=5)
+    assert [len(e["tiles"][0]) for e in seen] == [4, 4, 4, 1, 1]
+    table = exposure.read(folder / "exposure.csv")
+    assert [int(r["epoch"]) for r in table] == [e for e in range(1, 6) for _ in NAMES]
+    tiles = [c for e in seen for c in classes_in(plan, [i for t in e["tiles"] for i in t])]
+    assert [int(r["tiles"]) for r in table] == tiles
 
 
 def test_two_stages_in_processes_that_the_user_started_are_refused(toy, tmp_path, monkeypatch):
