@@ -90,6 +90,12 @@ def test_a_threshold_that_cannot_act_is_said():
     assert any(note.startswith("WARNING: no image is repeated") and "0.025" in note for note in p.notes)
 
 
+def test_the_threshold_that_would_act_is_in_the_samplers_own_frequency():
+    """Class c is in 2 of 80 images and has 2 of 82 boxes."""
+    (note,) = (n for n in plan(sampler="irfs", repeat_thr=1e-6).notes if "WARNING" in n)
+    assert f"must exceed {(2 / 80 * 2 / 82) ** 0.5:.4g} to act" in note
+
+
 def test_rows_have_a_column_each():
     from yolo_lt.balance.plan import CSV_HEADER
 

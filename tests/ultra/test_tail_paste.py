@@ -295,15 +295,16 @@ def test_mirroring_follows_ultralytics_keys(sets):
 
 
 def test_the_look_changes_and_is_seeded_apart_in_every_worker(sets):
+    """Releases of albumentations before 1.4.21 draw from Python's random numbers, later ones have their own."""
     dataset, _, _ = balanced(sets["detect"])
     look = dataset.changes[0].look
     pixels = np.full((20, 20, 3), 120, np.uint8)
-    torch.manual_seed(1)
+    seeded(1)
     first = [look(pixels) for _ in range(8)]
     assert any((a != pixels).any() for a in first)
-    torch.manual_seed(2)
+    seeded(2)
     assert any((a != b).any() for a, b in zip(first, [look(pixels) for _ in range(8)], strict=True))
-    torch.manual_seed(1)
+    seeded(1)
     assert all((a == b).all() for a, b in zip(first, [look(pixels) for _ in range(8)], strict=True))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_lt.balance.sampling import LAWS, SAMPLERS, auto_threshold, image_and_class_factors
+from yolo_lt.balance.sampling import LAWS, SAMPLERS, auto_threshold, image_and_class_factors, sampler_frequency
 from yolo_lt.balance.strategy import focus, tail_images
 from yolo_lt.balance.stream import epoch_length
 from yolo_lt.balance.weights import class_weights
@@ -190,7 +190,7 @@ def _sampler_notes(stats: ClassStats, factors: np.ndarray, keys: dict[str, Any])
             "use epoch_length=fixed, repeat_cap=, or a lower repeat_thr="
         )
     if not repeated and keys["sampler"] not in LAWS:
-        rarest = stats.image_counts[stats.image_counts > 0].min(initial=stats.num_images) / stats.num_images
+        rarest = sampler_frequency(stats, keys["sampler"], keys["sampler_variant"]).min(initial=1.0)
         return [f"WARNING: no image is repeated: repeat_thr={keys['repeat_thr']:.4g} must exceed {rarest:.4g} to act"]
     note = f"{repeated} of {stats.num_images} images are repeated, the most {factors.max():.2f} times"
     if keys["sampler"] in LAWS:

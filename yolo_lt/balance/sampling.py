@@ -64,6 +64,13 @@ def mean_frequency(counts: Counts, mean: str = "geometric") -> np.ndarray:
         return MEANS[mean](image_frequency(counts), instance_frequency(counts))
 
 
+def sampler_frequency(counts: Counts, method: str, variant: str | None = None) -> np.ndarray:
+    """What rfs, irfs and bounded eirfs compare with their threshold."""
+    if method not in ("irfs", "eirfs"):
+        return image_frequency(counts)
+    return mean_frequency(counts, variant if variant in MEANS else "geometric")
+
+
 # Class factors, shape (C,), float64 ----------------------------------------------------------------------------------
 def none(counts: Counts, thr: float = 1e-3) -> np.ndarray:
     """Every image once."""
@@ -259,12 +266,11 @@ def auto_threshold(stats: ClassStats, bins: Bins, method: str = "rfs", variant: 
     group = bins.head if len(bins.head) else np.flatnonzero(stats.image_counts > 0)
     if not len(group):
         return 1.0, "no class occurs"
-    by_boxes = method in ("irfs", "eirfs")
-    mean = variant if method == "irfs" and variant else "geometric"
-    frequency = mean_frequency(stats, mean) if by_boxes else image_frequency(stats)
+    frequency = sampler_frequency(stats, method, variant)
     c = group[np.argmin(frequency[group])]
     kind = "head class" if len(bins.head) else "class"
     why = f"the rarest {kind} ({stats.names[c]}) is in {stats.image_counts[c]} of {stats.num_images} images"
-    if by_boxes:
-        why += f" with {stats.instance_counts[c]} of {stats.instance_counts.sum()} boxes, {mean} mean"
+    if method in ("irfs", "eirfs"):
+        mean = f", their {variant if variant in MEANS else 'geometric'} mean"
+        why += f" with {stats.instance_counts[c]} of {stats.instance_counts.sum()} boxes{mean}"
     return float(frequency[c]), why
