@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from yolo_lt.balance.stream import epoch_length
 from yolo_lt.dataset.bins import Bins
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError
@@ -55,4 +56,4 @@ def hard(factors: np.ndarray, cases: np.ndarray, replay: float) -> np.ndarray:
     Source: hard false positives as in Decoupled Classification Refinement (Cheng et al., ECCV 2018), on images.
     """
     mined = focus(factors, np.minimum(cases, MOST_CASES).astype(np.float64), replay)
-    return mined * (max(round(float(factors.sum())), 1) / mined.sum())  # whole: the epoch length must not flip by one
+    return mined * (epoch_length(factors) / mined.sum())  # whole: the epoch length must not flip by one

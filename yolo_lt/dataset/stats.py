@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -20,12 +20,19 @@ class ClassStats:
         offsets: Row borders, shape (N + 1,), int64.
         names: Class names, length C.
         frequency: The data set's own letter r, c or f per class (LVIS), if it has them.
+        incidences: The distinct (image, class) pairs, sorted: image indices and class ids, each shape (P,), int32
+            (int64 if N * C needs it). Counted at once, because everything else is made from them.
     """
 
     classes: np.ndarray
     offsets: np.ndarray
     names: tuple[str, ...]
     frequency: tuple[str, ...] | None = None
+    incidences: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Find the distinct pairs."""
+        object.__setattr__(self, "incidences", _distinct_pairs(self.classes, self.offsets, self.num_classes))
 
     @classmethod
     def from_lists(
@@ -40,16 +47,37 @@ class ClassStats:
         Raises:
             LTError: A class id is outside 0..num_classes-1.
         """
-        offsets = np.zeros(len(lists) + 1, dtype=np.int64)
-        np.cumsum([len(x) for x in lists], out=offsets[1:])
         rows = [np.asarray(x).reshape(-1) for x in lists if len(x)]
-        classes = np.concatenate(rows).astype(np.int32) if rows else np.zeros(0, np.int32)
-        bad = np.flatnonzero((classes < 0) | (classes >= num_classes))
-        if len(bad):
-            image = int(np.searchsorted(offsets, bad[0], side="right")) - 1
-            raise LTError(f"image {image}: class id {classes[bad[0]]} is outside 0..{num_classes - 1}")
+        flat = np.concatenate(rows) if rows else np.zeros(0, np.int32)
+        return cls.from_flat(flat, np.array([len(x) for x in lists], np.int64), num_classes, names, frequency)
+
+    @classmethod
+    def from_flat(
+        cls,
+        flat: np.ndarray,
+        lengths: np.ndarray,
+        num_classes: int,
+        names: Sequence[str] | None = None,
+        frequency: Sequence[str] | None = None,
+    ) -> ClassStats:
+        """Build from the class ids of all boxes, image after image, shape (M,), and the boxes per image, shape (N,).
+
+        Raises:
+            LTError: A class id is outside 0..num_classes-1.
+        """
+        offsets = _borders(lengths)
+        # two numbers first: masks over millions of boxes are made only for the message; a nan fails the comparison too
+        if len(flat) and not (flat.min() >= 0 and flat.max() < num_classes):
+            bad = np.flatnonzero(~((flat >= 0) & (flat < num_classes)))[0]
+            image = int(np.searchsorted(offsets, bad, side="right")) - 1
+            raise LTError(f"image {image}: class id {flat[bad]:.10g} is outside 0..{num_classes - 1}")
         named = tuple(names) if names else tuple(f"class_{c}" for c in range(num_classes))
-        return cls(classes, offsets, named, tuple(frequency) if frequency else None)
+        return cls(flat.astype(np.int32), offsets, named, tuple(frequency) if frequency else None)
+
+    def select(self, keep: np.ndarray) -> ClassStats:
+        """The statistics of some images alone; `keep` has shape (N,), bool."""
+        lengths = np.diff(self.offsets)
+        return ClassStats(self.classes[np.repeat(keep, lengths)], _borders(lengths[keep]), self.names, self.frequency)
 
     @property
     def num_images(self) -> int:
@@ -67,13 +95,6 @@ class ClassStats:
         return np.bincount(self.classes, minlength=self.num_classes)
 
     @cached_property
-    def incidences(self) -> tuple[np.ndarray, np.ndarray]:
-        """The distinct (image, class) pairs, sorted: image indices and class ids, each shape (P,)."""
-        images = np.repeat(np.arange(self.num_images), np.diff(self.offsets))
-        pairs = np.unique(images * self.num_classes + self.classes)
-        return pairs // self.num_classes, pairs % self.num_classes
-
-    @cached_property
     def image_counts(self) -> np.ndarray:
         """Images that hold the class at least once, shape (C,), int64."""
         return np.bincount(self.incidences[1], minlength=self.num_classes)
@@ -89,16 +110,35 @@ class ClassStats:
 
     def per_image_max(self, values: np.ndarray, empty: float) -> np.ndarray:
         """Largest of a per-class value over the classes of every image, shape (N,), float64; `empty` without labels."""
-        out = np.full(self.num_images, empty, dtype=np.float64)
-        filled = np.flatnonzero(np.diff(self.offsets))
-        if len(filled):  # reduceat is wrong on empty rows, so only the filled ones are given to it
-            out[filled] = np.maximum.reduceat(np.asarray(values, np.float64)[self.classes], self.offsets[filled])
-        return out
+        image, cls = self.incidences
+        out = np.full(self.num_images, -np.inf)
+        np.maximum.at(out, image, np.asarray(values, np.float64)[cls])
+        return np.where(np.diff(self.offsets) > 0, out, empty)
 
     def images_with(self, image_weights: np.ndarray) -> np.ndarray:
         """Sum of a per-image weight over the images that hold the class, shape (C,), float64."""
         image, cls = self.incidences
         return np.bincount(cls, weights=image_weights[image], minlength=self.num_classes)
+
+
+def _borders(lengths: np.ndarray) -> np.ndarray:
+    """Row borders from row lengths: (N,) to (N + 1,), int64."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
+def _distinct_pairs(classes: np.ndarray, offsets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct (image, class) pairs of compressed rows, sorted, each shape (P,)."""
+    images = len(offsets) - 1
+    dtype = np.int32 if images * num_classes < 2**31 else np.int64
+    keys = np.repeat((np.arange(images) * num_classes).astype(dtype), np.diff(offsets))
+    keys += classes
+    keys.sort(kind="stable")  # a merge sort: the images are in order already, so only the short rows cost time
+    first = np.ones(len(keys), bool)
+    np.not_equal(keys[1:], keys[:-1], out=first[1:])
+    keys = keys[np.flatnonzero(first)]  # a mask in its place is several times slower
+    return keys // num_classes, keys % num_classes
 
 
 def imbalance(counts: np.ndarray) -> dict[str, float]:

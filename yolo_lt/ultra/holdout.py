@@ -95,7 +95,4 @@ def _recorded_mask(names: Sequence[str], recorded: Sequence[str]) -> np.ndarray:
 
 def _rows(stats: ClassStats, keep: np.ndarray) -> ClassStats:
     """The statistics of the kept images alone."""
-    if keep.all():
-        return stats
-    rows: list = [row for row, kept in zip(stats, keep, strict=True) if kept]
-    return ClassStats.from_lists(rows, stats.num_classes, stats.names, stats.frequency)
+    return stats if keep.all() else stats.select(keep)

@@ -12,6 +12,8 @@ from ultralytics.data.build import InfiniteDataLoader
 
 from yolo_lt.balance.stream import epoch_indices, epoch_length
 
+CHUNK = 4096  # indices turned into Python's integers at a time
+
 
 class StreamSampler(Sampler[int]):
     """Feeds the pure index stream of `balance.stream` to a loader, one epoch per `__iter__`.
@@ -35,7 +37,9 @@ class StreamSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         """Indices of the current epoch; the next call yields the next one."""
         epoch, self.epoch = self.epoch, self.epoch + 1
-        yield from epoch_indices(self.factors, self.seed, epoch, self.rank, self.world, self.fixed).tolist()
+        indices = epoch_indices(self.factors, self.seed, epoch, self.rank, self.world, self.fixed)
+        for i in range(0, len(indices), CHUNK):  # a list of a whole epoch takes five times the memory of the array
+            yield from indices[i : i + CHUNK].tolist()
 
     def __len__(self) -> int:
         """Draws per epoch of this rank, the same in every epoch and on every rank."""
