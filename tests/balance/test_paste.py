@@ -74,7 +74,7 @@ def test_places_are_inside_and_cover_little(seed, others):
         x, y = place
         assert 0 <= x <= 90 - 24
         assert 0 <= y <= 100 - 28
-        assert (paste.covered(boxes, box + np.array([x, y, x, y])) <= paste.MAX_COVER).all()
+        assert (paste.covered(boxes, box[None] + np.array([x, y, x, y])) <= paste.MAX_COVER).all()
 
 
 def test_no_place_where_everything_would_be_hidden_or_nothing_fits():
@@ -85,8 +85,9 @@ def test_no_place_where_everything_would_be_hidden_or_nothing_fits():
 
 def test_covered_share():
     boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [20, 20, 30, 30]], float)
-    np.testing.assert_allclose(paste.covered(boxes, np.array([0.0, 0, 10, 5])), [0.5, 0, 0])
-    np.testing.assert_allclose(paste.covered(boxes, np.array([0.0, 0, 100, 100])), [1, 1, 1])
+    by = np.array([[0.0, 0, 10, 5], [0.0, 0, 100, 100], [8.0, 0, 12, 20]])
+    np.testing.assert_allclose(paste.covered(boxes, by), [[0.5, 0, 0], [1, 1, 1], [0.2, 0.4, 0]])
+    assert paste.covered(boxes[:0], by).shape == (3, 0)
 
 
 def test_a_soft_border_is_opaque_in_the_box_and_fades_outside():
@@ -100,14 +101,3 @@ def test_a_soft_border_is_opaque_in_the_box_and_fades_outside():
 
 def test_a_box_at_the_cut_outs_edge_has_no_border_there():
     assert (paste.soft_border((8, 8), np.array([0.0, 0, 8, 8])) == 1).all()
-
-
-def test_blending_changes_its_place_alone_and_a_copy():
-    image = np.full((20, 20, 3), 100, np.uint8)
-    opacity = np.zeros((4, 5), np.float32)
-    opacity[1, 1], opacity[2, 2] = 1, 0.5
-    out = paste.blend(image, np.full((4, 5, 3), 200, np.uint8), opacity, x=10, y=3)
-    assert (image == 100).all()
-    assert out[4, 11].tolist() == [200] * 3
-    assert out[5, 12].tolist() == [150] * 3
-    assert (out == 100).sum() == 3 * (400 - 2)

@@ -78,8 +78,8 @@ def test_what_acts_on_the_tail_needs_one(key, tmp_path):
         plan(bins=str(tmp_path / "bins.yaml"), **{key: True})
 
 
-def test_tail_paste_is_a_share_and_true_is_one_half():
-    assert [plan(recipe="baseline", tail_paste=v).paste_share for v in (False, True, 0.2, 1.0)] == [0, 0.5, 0.2, 1]
+def test_tail_paste_is_a_share_and_true_is_a_default():
+    assert [plan(recipe="baseline", tail_paste=v).paste_share for v in (False, True, 0.2, 1.0)] == [0, 0.3, 0.2, 1]
     assert not plan(recipe="baseline").changes_images
     for key in ("tail_paste", "tail_augment"):
         assert plan(recipe="baseline", **{key: True}).changes_images

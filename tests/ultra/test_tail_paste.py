@@ -21,7 +21,7 @@ from yolo_lt.ultra.changes import bank_text, draw_pasted, make_changes
 from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.labels import load_data, stats_of
 from yolo_lt.ultra.loader import StreamSampler, with_sampler
-from yolo_lt.ultra.paste import TailPaste, mirror
+from yolo_lt.ultra.paste import TailPaste, blend, mirror
 
 ROWS = [[0]] * 60 + [[0, 1]] * 20 + [[1]] * 10 + [[2]] * 5 + [[3]] * 2 + [[]] * 3
 NAMES = ["a", "b", "c", "d"]
@@ -75,7 +75,8 @@ def test_the_pixels_lie_where_the_label_says(sets, kind):
             pasted += 1
             assert labels["cls"][-1] == c
             assert len(there.bboxes) == len(labels["cls"]) == len(dataset.labels[index]["cls"]) + 1
-            x, y, w, h = there.bboxes[-1] * 96
+            there.convert_bbox("xywh")
+            x, y, w, h = there.bboxes[-1]
             inside = labels["img"][int(y - h / 4) : int(y + h / 4), int(x - w / 4) : int(x + w / 4)].reshape(-1, 3)
             assert (np.abs(inside.astype(int) - colour(c)).mean(0) < 12).all()
             outside = labels["img"] != dataset.load_image(index)[0]
@@ -85,7 +86,7 @@ def test_the_pixels_lie_where_the_label_says(sets, kind):
             assert x - w / 2 - border <= xs.min() <= xs.max() <= x + w / 2 + border
             if kind == "segment":
                 assert len(there.segments) == len(there.bboxes)
-                low, high = there.segments[-1].min(0) * 96, there.segments[-1].max(0) * 96
+                low, high = there.segments[-1].min(0), there.segments[-1].max(0)
                 np.testing.assert_allclose([*low, *high], [x - w / 2, y - h / 2, x + w / 2, y + h / 2], atol=0.5)
     assert pasted > 40
 
@@ -111,10 +112,9 @@ def test_limits_hold_and_a_class_never_comes_where_it_is(sets):
         c = dataset.pasted.pop()
         assert c in TAIL
         assert c not in ROWS[index]
-        boxes = labels["instances"].bboxes * 96
-        boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+        boxes = labels["instances"].bboxes
         new, old = boxes[-1], boxes[:-1]
-        assert (covered(old, new) <= MAX_COVER + 1e-3).all()
+        assert (covered(old, new[None]) <= MAX_COVER + 1e-3).all()
         assert (new >= -1e-3).all()
         assert (new <= 96 + 1e-3).all()
         assert (new[2:] - new[:2] <= MAX_SIDE * 96 + 1).all(), "up to whole pixels"
@@ -352,3 +352,15 @@ def test_worker_seeds_reach_pythons_random_numbers():
     torch.manual_seed(5)
     seed_worker(0)
     assert random.random() != first
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_blending_changes_its_place_alone_and_a_copy(channels):
+    image = np.full((20, 20, channels), 100, np.uint8)
+    opacity = np.zeros((4, 5), np.float32)
+    opacity[1, 1], opacity[2, 2] = 1, 0.5
+    out = blend(image, np.full((4, 5, channels), 200, np.uint8), opacity, x=10, y=3)
+    assert (image == 100).all()
+    assert out[4, 11].tolist() == [200] * channels
+    assert out[5, 12].tolist() == [150] * channels
+    assert (out == 100).sum() == channels * (400 - 2)

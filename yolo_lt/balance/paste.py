@@ -1,4 +1,4 @@
-"""Tail paste: which class an image gets, where an instance may lie, and how its pixels blend in. Pure numpy.
+"""Tail paste: which class an image gets, how large an instance may be, where it may lie, and its border. Pure numpy.
 
 Object-level resampling against context bias: a rare class seen in two images is learnt together with their background.
 Simple Copy-Paste (Ghiasi et al., CVPR 2021) pastes at random; here the class is drawn by need, into images without it.
@@ -74,22 +74,20 @@ def draw_place(
     Returns:
         x, y, or None after `TRIES` places.
     """
-    room = [most - side for side, most in zip(size, image_size, strict=True)]
-    if min(room) < 0:
+    free = np.array(image_size[::-1]) - size[::-1]
+    if (free < 0).any():
         return None
-    for _ in range(TRIES):
-        y, x = (random.randint(0, free) for free in room)
-        if (covered(boxes, box + np.array([x, y, x, y])) <= MAX_COVER).all():
-            return x, y
-    return None
+    at = np.array([random.random() for _ in range(2 * TRIES)]).reshape(TRIES, 2)
+    places = (at * (free + 1)).astype(int)
+    fine = (covered(boxes, box + np.tile(places, 2)) <= MAX_COVER).all(1)
+    return tuple(places[fine.argmax()].tolist()) if fine.any() else None
 
 
 def covered(boxes: np.ndarray, by: np.ndarray) -> np.ndarray:
-    """Share of every box that lies under another: boxes (n, 4), by (4,), xyxy; shape (n,)."""
-    width = np.minimum(boxes[:, 2], by[2]) - np.maximum(boxes[:, 0], by[0])
-    height = np.minimum(boxes[:, 3], by[3]) - np.maximum(boxes[:, 1], by[1])
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return np.clip(width, 0, None) * np.clip(height, 0, None) / np.maximum(area, 1e-9)
+    """Share of every box that lies under each of others: boxes (n, 4), by (k, 4), xyxy; shape (k, n)."""
+    low, high = np.maximum(boxes[:, :2], by[:, None, :2]), np.minimum(boxes[:, 2:], by[:, None, 2:])
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
+    return np.clip(high - low, 0, None).prod(-1) / np.maximum(area, 1e-9)
 
 
 def soft_border(size: tuple[int, ...], box: np.ndarray) -> np.ndarray:
@@ -102,13 +100,3 @@ def _ramp(length: int, start: float, end: float) -> np.ndarray:
     at = np.arange(length) + 0.5
     rise, fall = at / max(start, 1e-9), (length - at) / max(length - end, 1e-9)
     return np.clip(np.minimum(rise, fall), 0, 1)
-
-
-def blend(image: np.ndarray, cut_out: np.ndarray, opacity: np.ndarray, x: int, y: int) -> np.ndarray:
-    """A copy of the image with a cut-out at (x, y): image (H, W, ch), cut-out (h, w, ch), uint8; opacity (h, w) 0-1."""
-    out = image.copy()
-    height, width = opacity.shape
-    place = out[y : y + height, x : x + width]
-    mixed = place + (cut_out - place.astype(np.float32)) * opacity[..., None]
-    place[...] = np.rint(mixed).astype(np.uint8)
-    return out

@@ -16,7 +16,7 @@ from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
 
 LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
-TAIL_PASTE = 0.5  # what tail_paste=true stands for
+TAIL_PASTE = 0.3  # what tail_paste=true stands for
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
     *("repeat_factor", "weight", "expected_exposure"),

@@ -25,7 +25,7 @@ class Look:
 
     def __init__(self, channels: int) -> None:
         colour = [A.HueSaturationValue(10, 20, 10, p=0.5)] if channels == 3 else []
-        self.transform = A.Compose([A.RandomBrightnessContrast(p=0.5), *colour, A.GaussianBlur((3, 3), p=0.1)])
+        self.transform = A.Compose([A.RandomBrightnessContrast(p=0.8), *colour, A.GaussianBlur((3, 3), p=0.2)])
 
     def __call__(self, pixels: np.ndarray) -> np.ndarray:
         """Shape (h, w, channels), uint8, to the same."""

@@ -119,7 +119,7 @@ def _usable(box: np.ndarray, size: np.ndarray, others: np.ndarray) -> bool:
     sides = box[2:] - box[:2]
     whole = (box[:2] > 1).all() and (box[2:] < size - 1).all()
     fits = (sides * SCALE[1] >= MIN_SIDE).all() and (sides * SCALE[0] <= MAX_SIDE * size).all()
-    return bool(whole and fits and all(covered(box[None], other)[0] <= MAX_OTHERS for other in others))
+    return bool(whole and fits and (covered(box[None], others) <= MAX_OTHERS).all())
 
 
 def _window(box: np.ndarray, size: np.ndarray) -> tuple[int, int, int, int]:

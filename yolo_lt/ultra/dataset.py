@@ -76,7 +76,20 @@ class BalancedDataset(YOLODataset):
         return transforms
 
     def _remember(self, index: int) -> None:
-        """Keep the last draws, repeats included, as many as Ultralytics keeps distinct images in memory."""
+        """Keep the last draws, repeats included, as far back as their images are in memory.
+
+        Ultralytics drops first what it loaded first. An image that is drawn again must count as loaded again, or the
+        sampler's favourites would be dropped, decoded anew as partners, and push out others.
+        """
+        if self.cache == "ram":  # all images stay in memory, and partners are drawn from all
+            return
+        if index in self.buffer:
+            self.buffer.remove(index)
+            self.buffer.append(index)
+        dropped = [
+            i for i, drawn in enumerate(self.recent) if self.ims[drawn] is None
+        ]  # partners of mixup take room too
+        del self.recent[: dropped[-1] + 1 if dropped else 0]
         self.recent.append(index)
         if 1 < len(self.recent) >= self.max_buffer_length:
             self.recent.pop(0)

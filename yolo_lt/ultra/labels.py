@@ -185,8 +185,9 @@ def stats_of(labels: list[dict[str, Any]], data: dict[str, Any]) -> ClassStats:
     names = class_names(data)
     blobs, dtypes = [], set()
     for label in labels:  # one pass, as memory is the limit; np.concatenate takes three times as long to join the rows
-        blobs.append(label["cls"].tobytes())
-        dtypes.add(label["cls"].dtype)
+        ids = label["cls"]
+        blobs.append(ids.tobytes())
+        dtypes.add(ids.dtype)
     if len(dtypes) != 1:  # no labels, or not as Ultralytics makes them
         return ClassStats.from_lists([x["cls"] for x in labels], len(names), names, data.get("frequency"))
     dtype = dtypes.pop()

@@ -10,9 +10,11 @@ import numpy as np
 from ultralytics.utils.instance import Instances
 from ultralytics.utils.ops import resample_segments
 
-from yolo_lt.balance.paste import blend, draw_class, draw_place, draw_scale
+from yolo_lt.balance.paste import draw_class, draw_place, draw_scale
 from yolo_lt.ultra.augment import Look
 from yolo_lt.ultra.bank import Bank, Instance
+
+LOOKS = 0.5  # share of the instances in another light
 
 
 class TailPaste:
@@ -53,43 +55,32 @@ class TailPaste:
             return None
         height, width = (max(round(n * scale), 1) for n in instance.opacity.shape)
         by = np.array([width / instance.opacity.shape[1], height / instance.opacity.shape[0]])
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        pixels = cv2.resize(instance.pixels, (width, height), interpolation=how).reshape(height, width, -1)
-        opacity = cv2.resize(instance.opacity, (width, height), interpolation=how)
+        pixels = cv2.resize(instance.pixels, (width, height)).reshape(height, width, -1)
+        opacity = cv2.resize(instance.opacity, (width, height))
         polygon = None if instance.polygon is None else instance.polygon * by
-        varied = Instance(self.look(pixels), opacity, instance.box * np.tile(by, 2), polygon)
+        pixels = self.look(pixels) if random.random() < LOOKS else pixels
+        varied = Instance(pixels, opacity, instance.box * np.tile(by, 2), polygon)
         for axis, probability in ((1, self.fliplr), (0, self.flipud)):
             varied = mirror(varied, axis) if random.random() < probability else varied
         return varied
 
     def paste(self, labels: dict[str, Any], instance: Instance, cls: int) -> dict[str, Any]:
-        """The labels with an instance pasted, if there is a place for it."""
+        """The labels with an instance pasted, if there is a place for it; boxes and polygons are then in pixels."""
         height, width = labels["img"].shape[:2]
-        size, there = np.array([width, height]), labels["instances"]
-        there.convert_bbox("xywh")  # a policy for tail images may have left another form
-        there.normalize(width, height)
-        centre, half = there.bboxes[:, :2] * size, there.bboxes[:, 2:] * size / 2
-        boxes = np.concatenate([centre - half, centre + half], axis=1)
-        place = draw_place(instance.opacity.shape[:2], instance.box, boxes, (height, width))
+        there = labels["instances"]
+        there.convert_bbox("xyxy")
+        there.denormalize(width, height)
+        place = draw_place(instance.opacity.shape, instance.box, there.bboxes, (height, width))
         if place is None:
             return labels
-        box = instance.box + np.tile(place, 2)
-        xywh = np.concatenate([(box[:2] + box[2:]) / 2, box[2:] - box[:2]]) / np.tile(size, 2)
+        box = (instance.box + np.tile(place, 2)).astype(np.float32)
+        outlines = [] if instance.polygon is None else [(instance.polygon + place).astype(np.float32)]
+        outlines = [s[None] for s in resample_segments(outlines, n=there.segments.shape[1])]
+        boxes, segments = np.concatenate([there.bboxes, box[None]]), np.concatenate([there.segments, *outlines])
+        labels["instances"] = Instances(boxes, segments, bbox_format="xyxy", normalized=False)
         labels["lt_pasted"], labels["img"] = cls, blend(labels["img"], instance.pixels, instance.opacity, *place)
         labels["cls"] = np.concatenate([labels["cls"], np.array([[cls]], labels["cls"].dtype)])
-        labels["instances"] = Instances(
-            np.concatenate([there.bboxes, xywh[None].astype(np.float32)]),
-            self._segments(there.segments, instance.polygon, place, size),
-            bbox_format="xywh",
-            normalized=True,
-        )
         return labels
-
-    def _segments(self, there: np.ndarray, polygon: np.ndarray | None, place: Any, size: np.ndarray) -> np.ndarray:
-        if polygon is None:
-            return there
-        outline = ((polygon + place) / size).astype(np.float32)
-        return np.concatenate([there, np.stack(resample_segments([outline], n=there.shape[1]))])
 
 
 def mirror(instance: Instance, axis: int) -> Instance:
@@ -100,4 +91,13 @@ def mirror(instance: Instance, axis: int) -> Instance:
     if polygon is not None:
         polygon = polygon.copy()
         polygon[:, x] = length - polygon[:, x]
-    return Instance(np.flip(instance.pixels, axis), np.flip(instance.opacity, axis), box, polygon)
+    pixels = cv2.flip(instance.pixels, axis).reshape(instance.pixels.shape)  # OpenCV drops a single channel
+    return Instance(pixels, cv2.flip(instance.opacity, axis), box, polygon)
+
+
+def blend(image: np.ndarray, cut_out: np.ndarray, opacity: np.ndarray, x: int, y: int) -> np.ndarray:
+    """A copy of the image with a cut-out at (x, y): image (H, W, ch), cut-out (h, w, ch), uint8; opacity (h, w) 0-1."""
+    out = image.copy()
+    place = out[y : y + opacity.shape[0], x : x + opacity.shape[1]]
+    place[...] = cv2.blendLinear(cut_out, np.ascontiguousarray(place), opacity, 1 - opacity).reshape(place.shape)
+    return out
