@@ -265,7 +265,7 @@ def test_classes_without_a_usable_instance_are_named(tmp_path):
     bank = build(dataset, plan, 256, seed=0)
     assert bank.missing == [3]
     assert bank.probabilities.tolist() == [0, 0, 1, 0]
-    assert "none usable of d (cut by the image's border" in bank_text(bank, plan)
+    assert "none of d (cut by the image's border" in bank_text(bank, plan)
 
 
 def test_mirrored_twice_is_the_same(sets):

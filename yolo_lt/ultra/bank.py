@@ -16,7 +16,6 @@ from yolo_lt.errors import LTError
 
 BORDER = 0.1  # of the box's sides: the context that fades out around a box cut-out
 MAX_OTHERS = 0.2  # of the box under another object, which would be pasted without its label; a mask leaves it out
-BYTES_PER_PIXEL = 7  # three colours as uint8 and the opacity as float32
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,12 @@ class Bank:
     @property
     def nbytes(self) -> int:
         """Memory of all cut-outs."""
-        return sum(i.pixels.nbytes + i.opacity.nbytes for group in self.instances.values() for i in group)
+        arrays = ((i.pixels, i.opacity, i.polygon) for group in self.instances.values() for i in group)
+        return sum(a.nbytes for of_one in arrays for a in of_one if a is not None)
 
 
 def choose(
-    labels: Sequence[dict[str, Any]], imgsz: int, need: np.ndarray, memory: float, seed: int
+    labels: Sequence[dict[str, Any]], imgsz: int, need: np.ndarray, memory: float, seed: int, channels: int = 3
 ) -> list[tuple[int, int]]:
     """Which instances go into the bank: class after class in turn, the neediest first, until the memory is full.
 
@@ -72,6 +72,7 @@ def choose(
         need: Probability of every class, shape (C,).
         memory: The most that the cut-outs may hold, in MB.
         seed: Which instances of a class come first.
+        channels: Of the images.
 
     Returns:
         Pairs of image and row in its labels.
@@ -79,7 +80,7 @@ def choose(
     Raises:
         LTError: No instance is usable, or the first does not fit into the memory.
     """
-    queues = _candidates(labels, imgsz, need)
+    queues = _candidates(labels, imgsz, need, channels)
     if not queues:
         raise LTError(
             f"tail_paste cannot act: every tail instance is cut by the image's border, under {MIN_SIDE} pixels, "
@@ -96,7 +97,7 @@ def choose(
 
 
 def _candidates(
-    labels: Sequence[dict[str, Any]], imgsz: int, need: np.ndarray
+    labels: Sequence[dict[str, Any]], imgsz: int, need: np.ndarray, channels: int
 ) -> dict[int, list[tuple[int, int, int]]]:
     """Usable instances of every class in need: image, row, bytes."""
     queues: dict[int, list[tuple[int, int, int]]] = {}
@@ -107,10 +108,11 @@ def _candidates(
         size = np.array(label["shape"][::-1]) * (imgsz / max(label["shape"]))  # width, height
         boxes = _xyxy(label["bboxes"], size)
         for row in np.flatnonzero(need[cls]):
-            others = np.delete(boxes, row, axis=0)
-            if _usable(boxes[row], size, others if not len(label["segments"]) else others[:0]):
+            polygons = label["segments"]
+            if _usable(boxes[row], size, np.delete(boxes, row, axis=0)[: 0 if len(polygons) else None]):
                 x1, y1, x2, y2 = _window(boxes[row], size)
-                nbytes = (x2 - x1) * (y2 - y1) * BYTES_PER_PIXEL
+                nbytes = (x2 - x1) * (y2 - y1) * (channels + 4)  # colours as uint8, the opacity as float32
+                nbytes += polygons[row].size * 8 if len(polygons) else 0
                 queues.setdefault(int(cls[row]), []).append((image, int(row), nbytes))
     return queues
 
@@ -147,7 +149,7 @@ def build(dataset: YOLODataset, plan: Plan, memory: float, seed: int) -> Bank:
     buffers, dataset.augment = dataset.augment, False  # or reading would fill mosaic's buffer with tail images
     try:
         image = (-1, np.zeros(0))
-        for i, row in sorted(choose(dataset.labels, dataset.imgsz, need, memory, seed)):
+        for i, row in sorted(choose(dataset.labels, dataset.imgsz, need, memory, seed, dataset.channels)):
             image = image if image[0] == i else (i, dataset.load_image(i)[0])
             cls = int(dataset.labels[i]["cls"][row, 0])
             instances.setdefault(cls, []).append(cut_out(image[1], dataset.labels[i], row))

@@ -41,8 +41,7 @@ def make_changes(dataset: YOLODataset, plan: Plan, args: Any) -> list[Change]:
     if plan.paste_share:
         bank = build(dataset, plan, keys["paste_memory"], args.seed)
         LOGGER.info(f"{PREFIX}{bank_text(bank, plan)}")
-        channels = int(dataset.data.get("channels", 3))
-        changes.append(TailPaste(bank, plan.paste_share, args.fliplr, args.flipud, channels))
+        changes.append(TailPaste(bank, plan.paste_share, args.fliplr, args.flipud, dataset.channels))
     return changes
 
 
@@ -53,7 +52,7 @@ def bank_text(bank: Bank, plan: Plan) -> str:
     text = f"tail_paste: {count} instances of {len(bank.instances)} tail classes {shape}, {bank.nbytes / 1e6:.1f} MB"
     if bank.missing:
         names = ", ".join(plan.stats.names[c] for c in bank.missing)
-        text += f"; none usable of {names} (cut by the image's border, covered, too small or too large)"
+        text += f"; none of {names} (cut by the image's border, covered, too small or large, or paste_memory is full)"
     return text
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ultralytics.utils import LOGGER, colorstr
 
 from yolo_lt.balance.paste import class_need
@@ -49,7 +50,7 @@ def plan_data(
         scans.append(labels.scan(parsed, "train", task, theirs))
         seed = int(theirs.get("seed") or 0)
         plan, apart = plan_split(scans[0], parsed, lt, recorded, seed)
-        _check_changes(plan, [x for x, a in zip(scans[0].labels, apart, strict=True) if not a], theirs, seed)
+        _check_changes(plan, scans[0], ~apart, theirs, seed)
         scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
     except LTError:
         for scanned in scans:
@@ -70,10 +71,11 @@ def _fraction_text(plan: Plan, fraction: float) -> str:
     return f"fraction takes the first files in alphabetical order: {left}"
 
 
-def _check_changes(plan: Plan, kept: Sequence[dict[str, Any]], theirs: dict[str, Any], seed: int) -> None:
+def _check_changes(plan: Plan, scanned: labels.LabelScan, kept: np.ndarray, theirs: dict[str, Any], seed: int) -> None:
     """Refuse a policy that cannot be read, and tail paste without an instance to paste."""
     if isinstance(plan.keys["tail_augment"], str):
         read_policy(plan.keys["tail_augment"])
     if plan.paste_share:
-        imgsz = int(theirs.get("imgsz") or ultralytics_defaults()["imgsz"])
-        choose(kept, imgsz, class_need(plan.stats, plan.bins), plan.keys["paste_memory"], seed)
+        of_kept = [scanned.labels[i] for i in np.flatnonzero(kept)]
+        imgsz, need = theirs.get("imgsz") or ultralytics_defaults()["imgsz"], class_need(plan.stats, plan.bins)
+        choose(of_kept, int(imgsz), need, plan.keys["paste_memory"], seed, scanned.channels)
