@@ -10,6 +10,7 @@ from ultralytics.data.augment import CutMix, MixUp, Mosaic
 from ultralytics.data.build import build_dataloader, build_yolo_dataset
 
 from yolo_lt.balance import repeat_factors
+from yolo_lt.balance.stream import epoch_indices
 from yolo_lt.ultra.dataset import BalancedDataset, mix_transforms
 from yolo_lt.ultra.labels import load_data, stats_of
 from yolo_lt.ultra.loader import StreamSampler, with_sampler
@@ -122,3 +123,34 @@ def test_all_mix_transforms_are_found_once(data):
 def test_it_pickles_for_spawned_workers(data):
     again = pickle.loads(pickle.dumps(balanced(data, mosaic=1.0, mixup=1.0)))
     assert len(again[3]["lt_tiles"]) == 8
+
+
+@pytest.mark.parametrize("cache", [False, "ram"])
+@pytest.mark.parametrize("rows", [[[0]], [[0], [], []]], ids=["one image", "two of three without labels"])
+def test_the_smallest_sets_mix_with_themselves(tmp_path, rows, cache):
+    data = load_data(write_yolo_set(tmp_path, rows, ["a"], size=32))
+    dataset = balanced(data, mosaic=1.0, mixup=1.0, cutmix=0.5, cache=cache)
+    for epoch in range(3):
+        for index in epoch_indices(dataset.factors, 0, epoch):
+            tiles = dataset[int(index)]["lt_tiles"]
+            assert set(tiles) <= set(range(len(rows)))
+            assert len(tiles) in (8, 12)
+
+
+@pytest.mark.parametrize("hyp", [{"mosaic": 1.0}, {"mosaic": 1.0, "mixup": 1.0}, {"mosaic": 0.5, "cutmix": 0.5}])
+def test_no_more_images_are_decoded_than_by_stock(data, hyp, monkeypatch):
+    """Mosaic's partners are in memory; a partner that has to be decoded again would push out others."""
+    from ultralytics.data import base
+
+    def decoded(dataset):
+        reads = []
+        monkeypatch.setattr(base, "imread", lambda f, flags: reads.append(f) or imread(f, flags=flags))
+        order = [int(i) for e in range(3) for i in epoch_indices(factors, 0, e)]
+        for index in order:
+            dataset[index]
+        return len(reads) / len(order)
+
+    imread = base.imread
+    ours = balanced(data, **hyp)
+    factors = ours.factors
+    assert decoded(ours) <= 1.02 * decoded(stock(data, **hyp))
