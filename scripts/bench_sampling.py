@@ -59,6 +59,7 @@ THR = 1e-3
 MB = 1e6
 OURS = {  # a further side is one line: its name and its yolo-lt keys
     "RFS and counting": {"recipe": "rfs"},
+    "tail paste": {"recipe": "rfs", "tail_paste": True},
 }
 
 
