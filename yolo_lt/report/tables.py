@@ -41,7 +41,8 @@ def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
     acts = []
     if plan.samples:
         partners = "balanced" if keys["balance_partners"] else "Ultralytics' own"
-        variant = f" ({keys['sampler_variant']})" if keys["sampler_variant"] else ""
+        usual = keys["sampler_variant"] in ("", "sqrt", "geometric")
+        variant = "" if usual else f" ({keys['sampler_variant']})"
         acts.append(f"sampler={keys['sampler']}{variant} with {partners} mosaic, mixup and cutmix partners")
     if plan.paste_share:
         acts.append(f"tail_paste: {plan.paste_share:.0%} of the source images get a tail instance")
