@@ -44,7 +44,7 @@ def test_keys_that_act_and_auto_are_accepted():
         {"sampler": "class_aware", "repeat_thr": "auto", "sampler_variant": "auto"},
         {"tail_paste": 0.3, "paste_memory": 9.0},
     ):
-        config.check_acting(given, config.resolve(given))
+        assert config.check_acting(given, config.resolve(given)) is None
 
 
 def test_recipes_in_the_yaml_are_the_files_that_exist():

@@ -79,7 +79,10 @@ class YOLOLT(YOLO):
         if theirs.get("resume"):
             return self._resume(ours, theirs)
         two = ours.get("recipe") == "decoupled"
-        (checks.check_two_stages if two else checks.check_one_stage)(ours)
+        if two:
+            checks.check_two_stages()
+        else:
+            checks.check_one_stage(ours)
         lt, theirs = decoupled.stages(ours, theirs) if two else (config.resolve(ours), theirs)
         checks.check_keys(theirs)
         config.check_acting({} if two else ours, lt)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import time
 
 import cv2
 import numpy as np
@@ -326,7 +327,7 @@ def test_pictures_are_drawn_without_disturbing_the_training(sets, tmp_path):
     for _ in range(200):  # Ultralytics draws in a thread
         if (tmp_path / "tail_paste.jpg").exists() and cv2.imread(str(tmp_path / "tail_paste.jpg")) is not None:
             break
-        __import__("time").sleep(0.05)
+        time.sleep(0.05)
     picture = cv2.imread(str(tmp_path / "tail_paste.jpg"))
     assert picture.shape[0] >= 2 * 96
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100

@@ -91,12 +91,13 @@ def exposure_table(rows: Sequence[dict[str, Any]]) -> str:
     return table(header[:shown], [t[:shown] for t in totals])
 
 
-def epoch_text(counts: exposure.Exposure) -> str:
-    """One line of realised exposure for the log of an epoch."""
-    rows = [dict(zip(counts.header, row, strict=True)) for row in counts.rows(0)]
-    parts = [f"{n} {t / a:.3f} of the asked tiles, {int(b)} boxes" for n, a, t, b, _ in exposure.bin_totals(rows)]
-    pasted = f"; {int(counts.pasted.sum())} instances pasted" if counts.plan.paste_share else ""
-    return "exposure: " + "; ".join(parts) + pasted
+def epoch_text(rows: Sequence[tuple], header: Sequence[str]) -> str:
+    """One line of realised exposure for the log of an epoch, from its rows in exposure.csv."""
+    totals = exposure.bin_totals(dict(zip(header, row, strict=True)) for row in rows)
+    parts = [f"{n} {t / a:.3f} of the asked tiles, {int(b)} boxes" for n, a, t, b, _ in totals]
+    if exposure.PASTED in header:
+        parts.append(f"{int(sum(t[-1] for t in totals))} instances pasted")
+    return "exposure: " + "; ".join(parts)
 
 
 def report_text(report: dict[str, Any]) -> str:

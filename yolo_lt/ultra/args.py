@@ -139,7 +139,7 @@ def check_one_stage(ours: dict[str, Any]) -> None:
             raise UsageError(f"{name} acts in train only with recipe=decoupled")
 
 
-def check_two_stages(ours: dict[str, Any]) -> None:
+def check_two_stages() -> None:
     """Refuse both stages in processes that the user started: Ultralytics sets up their group once more per stage.
 
     Raises:

@@ -61,8 +61,8 @@ def draw_pasted(dataset: BalancedDataset, args: Any, path: Path, on_plot: Callab
 
     The training's random numbers stay as they are.
     """
-    paste = copy.deepcopy(next(c for c in dataset.changes if isinstance(c, TailPaste)))
-    paste.share, state = 1.0, random.getstate()
+    paste = copy.copy(next(c for c in dataset.changes if isinstance(c, TailPaste)))  # its bank is large and only read
+    paste.share, paste.look, state = 1.0, copy.deepcopy(paste.look), random.getstate()
     stock = copy.copy(dataset)  # without mosaic, its buffer and our changes
     stock.__class__, stock.augment = YOLODataset, False
     transforms = stock.build_transforms(args)

@@ -166,8 +166,9 @@ class LTMixin(_Trainer):
             dist.all_gather_object(gathered, (counts.tiles, counts.boxes, counts.pasted))
             counts.tiles, counts.boxes, counts.pasted = (sum(x) for x in zip(*gathered, strict=True))
         if RANK in {-1, 0}:
-            exposure.append(self.save_dir / "exposure.csv", counts.rows(self.epoch + 1), counts.header)
-            LOGGER.info(f"{PREFIX}{epoch_text(counts)}")
+            rows, header = counts.rows(self.epoch + 1), counts.header
+            exposure.append(self.save_dir / "exposure.csv", rows, header)
+            LOGGER.info(f"{PREFIX}{epoch_text(rows, header)}")
 
     def save_model(self) -> bool:
         """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
