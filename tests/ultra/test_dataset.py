@@ -107,6 +107,21 @@ def test_equal_factors_draw_mosaic_partners_exactly_as_stock(data):
         assert (ours["bboxes"] == theirs["bboxes"]).all()
 
 
+def test_without_balanced_partners_mosaic_draws_exactly_as_stock_also_when_images_come_again(data):
+    """Images that the sampler repeats must not change what stays in Ultralytics' memory."""
+    import random
+
+    dataset, plain = balanced(data, partners=False, mosaic=1.0), stock(data, mosaic=1.0)
+    order = [int(i) for epoch in range(2) for i in epoch_indices(dataset.factors, 0, epoch, fixed=True)]
+    assert len(set(order)) < len(order)
+    drawn = []
+    for each in (dataset, plain):
+        random.seed(0)
+        np.random.seed(0)
+        drawn.append([each[i]["img"] for i in order])
+    assert all((ours == theirs).all() for ours, theirs in zip(*drawn, strict=True))
+
+
 def test_closing_mosaic_keeps_the_rule_for_what_is_left(data):
     dataset = balanced(data, mosaic=1.0, mixup=1.0)
     dataset.close_mosaic(get_cfg(overrides={"augmentations": []}))

@@ -81,14 +81,13 @@ class BalancedDataset(YOLODataset):
         Ultralytics drops first what it loaded first. An image that is drawn again must count as loaded again, or the
         sampler's favourites would be dropped, decoded anew as partners, and push out others.
         """
-        if self.cache == "ram":  # all images stay in memory, and partners are drawn from all
+        if self.cache == "ram" or not self.balance_partners:  # nobody draws from `recent`; stock's memory stays stock's
             return
         if index in self.buffer:
             self.buffer.remove(index)
             self.buffer.append(index)
-        dropped = [
-            i for i, drawn in enumerate(self.recent) if self.ims[drawn] is None
-        ]  # partners of mixup take room too
+        # partners of mixup take room too
+        dropped = [i for i, drawn in enumerate(self.recent) if self.ims[drawn] is None]
         del self.recent[: dropped[-1] + 1 if dropped else 0]
         self.recent.append(index)
         if 1 < len(self.recent) >= self.max_buffer_length:
