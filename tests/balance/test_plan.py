@@ -124,3 +124,49 @@ def test_exposure_file_survives_a_kill_in_the_middle_of_a_line(tmp_path):
     rewind_csv(path, epochs=1)
     assert {row["epoch"] for row in exposure.read(path)} == {"1"}
     assert path.read_text().splitlines()[0] == ",".join(exposure.HEADER)
+
+
+@pytest.mark.parametrize("name", ["cb", "inverse"])
+def test_weights_reach_the_plan_and_do_not_starve_the_head(name):
+    p = plan(cls_loss=name)
+    assert p.reweighs
+    counts = STATS.instance_counts
+    assert (p.weights * counts).sum() == pytest.approx(counts.sum()), "the positives keep their total weight"
+    assert p.weights[0] < 1 < p.weights[2] <= 10
+    assert p.weights[3] == 1
+    assert plan(cls_loss=name, weight_cap=1.5).weights.max() == 1.5
+    of_classes = plan(cls_loss=name, weight_norm="classes", weight_cap="none").weights
+    assert of_classes[:3].sum() == pytest.approx(3)
+    assert any("weights from" in note for note in p.notes)
+
+
+def test_powers_and_betas_reach_the_plan():
+    soft, hard = (plan(cls_loss="inverse", inverse_power=power).weights for power in (0.5, 1.0))
+    assert hard[2] > soft[2] > 1
+    assert np.ptp(plan(cls_loss="cb", cb_beta=0).weights) == 0
+    assert any("weighs all classes alike" in note for note in plan(cls_loss="cb", cb_beta=0).notes)
+
+
+def test_focal_losses_find_their_gain_and_others_have_none():
+    keys = {name: plan(cls_loss=name).keys for name in ("bce", "cb", "eql", "eqlv2", "efl", "eqfl")}
+    assert {k: v["focal_gamma"] for k, v in keys.items()} == {
+        **dict.fromkeys(("bce", "cb", "eql", "eqlv2"), 0.0),
+        **dict.fromkeys(("efl", "eqfl"), 2.0),
+    }
+    assert {k for k, v in keys.items() if v["loss_gain"] == "auto"} == {"efl", "eqfl"}
+    assert plan(cls_loss="cb", focal_gamma=2.0).keys["loss_gain"] == "auto"
+    assert plan(cls_loss="eqfl", loss_gain=3.0).keys["loss_gain"] == 3.0
+
+
+def test_losses_that_cannot_act():
+    one = ClassStats.from_lists([[0]] * 9, 1, ["a"])
+    for name in ("cb", "inverse", "eql"):
+        with pytest.raises(UsageError, match=f"cls_loss={name} cannot act on a single class"):
+            make_plan(one, config.resolve({"cls_loss": name}))
+    for name in ("eqlv2", "efl", "eqfl"):
+        assert make_plan(one, config.resolve({"cls_loss": name})).reweighs
+    assert any("no class is rare" in note for note in plan(cls_loss="eql", eql_lambda=1e-9).notes)
+    assert not any("no class is rare" in note for note in plan(cls_loss="eql").notes)
+    two = ClassStats.from_lists([[0]] * 9 + [[1]] * 4, 2, ["a", "b"])
+    notes = make_plan(two, config.resolve({"cls_loss": "eql", "eql_lambda": 0.01})).notes
+    assert any("eql_lambda=0.01 must exceed 0.3077 to act" in note for note in notes)

@@ -16,6 +16,7 @@ from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
 
 LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
+COUNT_WEIGHTED = ("cb", "inverse")  # losses with a weight per class from its count
 TAIL_PASTE = 0.3  # what tail_paste=true stands for
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
@@ -132,8 +133,10 @@ def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None)
         factors, note = _strategy(stats, bins, factors, keys)
         notes += [note]
     weights = np.ones(stats.num_classes)
-    if keys["cls_loss"] == "cb":
-        weights = class_weights(stats.instance_counts, "cb", keys["cb_beta"])
+    notes += _loss_notes(stats, keys)
+    if keys["cls_loss"] in COUNT_WEIGHTED:
+        weights = loss_weights(stats, keys)
+        notes += _weight_notes(weights, stats, keys)
     plan = Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes))
     _check_tail(plan)
     return plan
@@ -165,6 +168,32 @@ def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str
     return factors, f"strategy=tail: {holding.sum()} images with tail classes, {share}; {length} draws per epoch"
 
 
+def loss_weights(stats: ClassStats, keys: dict[str, Any]) -> np.ndarray:
+    """The weights of cb and inverse, shape (C,), float64."""
+    own = (keys["cls_loss"], keys["cb_beta"], keys["inverse_power"], keys["weight_norm"], keys["weight_cap"])
+    return class_weights(stats.instance_counts, *own)
+
+
+def _loss_notes(stats: ClassStats, keys: dict[str, Any]) -> list[str]:
+    """Refuse a loss that compares classes where there is one, and say it when eql finds no class rare."""
+    name = keys["cls_loss"]
+    if name in (*COUNT_WEIGHTED, "eql") and stats.num_classes == 1:
+        raise UsageError(f"cls_loss={name} cannot act on a single class: it weighs classes against each other")
+    if name == "eql":
+        present = stats.image_counts[stats.image_counts > 0]
+        rarest, threshold = present.min(initial=stats.num_images) / stats.num_images, keys["eql_lambda"]
+        if rarest >= threshold:
+            return [f"WARNING: no class is rare: eql_lambda={threshold:.4g} must exceed {rarest:.4g} to act"]
+    return []
+
+
+def _weight_notes(weights: np.ndarray, stats: ClassStats, keys: dict[str, Any]) -> list[str]:
+    of = weights[stats.instance_counts > 0]
+    if not len(of) or np.ptp(of) < 1e-6:
+        return [f"WARNING: cls_loss={keys['cls_loss']} weighs all classes alike"]
+    return [f"{keys['cb_form']} weights from {of.min():.3g} to {of.max():.3g}, mean 1 over {keys['weight_norm']}"]
+
+
 def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Replace `auto` by what it stands for, and say so for the thresholds that act."""
     keys, notes = dict(keys), []
@@ -179,6 +208,10 @@ def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[
         if acts and keys[name] == "auto":
             keys[name], why = auto_threshold(stats, bins, *of)
             notes += [f"{name}=auto chose {keys[name]:.4g}: {why}"]
+    if keys["focal_gamma"] == "auto":
+        keys["focal_gamma"] = 2.0 if keys["cls_loss"] in ("efl", "eqfl") else 0.0
+    if keys["loss_gain"] == "auto" and not keys["focal_gamma"]:
+        keys["loss_gain"] = 1.0
     return keys, notes
 
 

@@ -9,32 +9,48 @@ import numpy as np
 
 from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.class_balanced import ClassBalanced
+from yolo_lt.balance.losses.efl import EFL, EQFL
 from yolo_lt.balance.losses.eql import EQL
+from yolo_lt.balance.losses.eqlv2 import EQLv2
+from yolo_lt.balance.losses.guided import GradientGuided
 from yolo_lt.balance.losses.targets import SparseTargets
 from yolo_lt.errors import UsageError
 
-__all__ = ["LOSSES", "LOSS_KEYS", "Loss", "SparseTargets", "build_loss"]
+__all__ = ["LOSSES", "LOSS_KEYS", "GradientGuided", "Loss", "SparseTargets", "build_loss"]
 
 Counts = Sequence[int] | np.ndarray
 
 
-def _counts(name: str, value: Any) -> Any:
+def _needed(name: str, value: Any) -> Any:
     if value is None:
         raise UsageError(f"the loss needs {name}")
     return value
 
 
-LOSSES: dict[str, Callable[..., Loss]] = {
-    "bce": lambda image_counts, instance_counts, num_images, **kw: Loss(**kw),
-    "cb": lambda image_counts, instance_counts, num_images, **kw: ClassBalanced(
-        _counts("instance_counts", instance_counts), **kw
-    ),
-    "eql": lambda image_counts, instance_counts, num_images, **kw: EQL(
-        _counts("image_counts", image_counts), _counts("num_images", num_images), **kw
-    ),
+def _weighted(method: str) -> Callable[..., Loss]:
+    return lambda images, boxes, num, **kw: ClassBalanced(_needed("instance_counts", boxes), method, **kw)
+
+
+LOSSES: dict[str, Callable[..., Loss]] = {  # name: (images per class, boxes per class, images, **keywords) -> loss
+    "bce": lambda images, boxes, num, **kw: Loss(**kw),
+    "inverse": _weighted("inverse"),
+    "cb": _weighted("cb"),
+    "eql": lambda images, boxes, num, **kw: EQL(_needed("image_counts", images), _needed("num_images", num), **kw),
+    "eqlv2": lambda images, boxes, num, **kw: EQLv2(boxes, **kw),
+    "efl": lambda images, boxes, num, **kw: EFL(boxes, **kw),
+    "eqfl": lambda images, boxes, num, **kw: EQFL(boxes, **kw),
 }
 
-LOSS_KEYS: dict[str, tuple[str, ...]] = {"bce": (), "cb": ("cb_beta", "cb_form"), "eql": ("eql_lambda",)}
+_WEIGHTS = ("cb_form", "weight_norm", "weight_cap", "focal_gamma")
+LOSS_KEYS: dict[str, tuple[str, ...]] = {  # the keys of cfg/default.yaml that a loss takes
+    "bce": (),
+    "inverse": ("inverse_power", *_WEIGHTS),
+    "cb": ("cb_beta", *_WEIGHTS),
+    "eql": ("eql_lambda",),
+    "eqlv2": ("eqlv2_gamma", "eqlv2_mu", "eqlv2_alpha", "loss_variant"),
+    "efl": ("focal_gamma", "efl_scale"),
+    "eqfl": ("focal_gamma", "efl_scale"),
+}
 
 
 def build_loss(
@@ -51,7 +67,7 @@ def build_loss(
         image_counts: Training images per class, shape (C,).
         instance_counts: Training instances per class, shape (C,).
         num_images: All training images.
-        **kw: Keywords of the loss (`cb_beta`, `cb_form`, `eql_lambda`).
+        **kw: Keywords of the loss, `LOSS_KEYS[name]`.
 
     Raises:
         UsageError: Unknown name, a keyword that the loss does not know, or counts that it needs and did not get.

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from yolo_lt.balance.losses.targets import Positives, SparseTargets, as_float, bce_sum, positives, valid_of
+from yolo_lt.balance.losses.targets import Positives, SparseTargets, positives
+from yolo_lt.balance.losses.weighted_bce import Sums, Terms, float_dtype, weighted_bce
 
 
 class Loss:
-    """Binary cross-entropy summed over all entries; the losses of this room override `compute`."""
+    """Binary cross-entropy summed over all entries; the losses of this room say in `terms` what they multiply it by."""
+
+    sums = ""  # of which negative entries it learns: "all" or "foreground" have `observe` called in training
 
     def __call__(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict | None = None) -> Tensor:
         """The loss, summed and not normalised.
@@ -18,18 +24,39 @@ class Loss:
         Args:
             logits: Shape (B, A, C), float.
             targets: Soft targets, dense (B, A, C) or sparse.
-            ctx: "foreground" bool (B, A), "valid" bool or float broadcastable to (B, A, C), "branch" "one2many" or
-                "one2one"; a missing key means: from the targets, all valid, one2many.
+            ctx: "foreground" bool (B, A); "valid" bool or float broadcastable to (B, A, C); "branch" "one2many" or
+                "one2one"; "normalizer", what the caller divides the sum by, as efl and eqfl sum the gradients of the
+                final loss. A missing key means: from the targets, all valid, one2many, 1.
 
         Returns:
-            Scalar in float32 or better.
+            Scalar in float32 or better. Logits that are not finite give a loss that is not, as in BCE.
         """
-        z = as_float(logits)
-        return self.compute(z, positives(targets, ctx, z.dtype), valid_of(ctx))
+        training = torch.is_grad_enabled() and logits.requires_grad
+        sums, again = self._sums(logits.detach(), targets, ctx, training)
+        if not training:
+            return sums.value
+        if self.sums:
+            self.observe(sums, ctx or {})
+        return _Known.apply(logits, sums.value, sums.gradient, again)
 
-    def compute(self, z: Tensor, pos: Positives, valid: Tensor | None) -> Tensor:
-        """Sum over all entries of logits z (B, A, C), scalar."""
-        return bce_sum(z, pos, valid)
+    def gradient(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict | None = None) -> Tensor:
+        """The gradient by the logits, shape (B, A, C), float32 or better, in closed form; changes no state."""
+        return self._sums(logits.detach(), targets, ctx, False)[1]()
+
+    def _sums(
+        self, z: Tensor, targets: Tensor | SparseTargets, ctx: dict | None, gradient: bool
+    ) -> tuple[Sums, Callable[[], Tensor]]:
+        pos, valid = positives(targets, ctx, float_dtype(z)), (ctx or {}).get("valid")
+        terms = self.terms(pos, z.shape[2], z.new_empty(0, dtype=float_dtype(z)))
+        sums = weighted_bce(z, pos, terms, valid, gradient, self.sums if gradient else "")
+        return sums, lambda: weighted_bce(z, pos, terms, valid).gradient
+
+    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+        """The weights and powers on the entries of a batch, in the dtype and on the device of `like`."""
+        return Terms()
+
+    def observe(self, sums: Sums, ctx: dict[str, Any]) -> None:
+        """Learn from the gradients of a training batch."""
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart; nothing for a stateless loss."""
@@ -39,3 +66,19 @@ class Loss:
         """Restore `state_dict`."""
         if state:
             raise ValueError(f"{type(self).__name__} keeps no state, got {sorted(state)}")
+
+
+class _Known(torch.autograd.Function):
+    """A scalar whose gradient is known already; scaled in place, so that it is the only tensor of its size."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor, again: Callable[[], Tensor]) -> Tensor:
+        ctx.gradient, ctx.again, ctx.dtype = gradient, again, logits.dtype
+        return value.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        gradient, ctx.gradient = ctx.gradient, None  # it belongs to whoever asked first
+        gradient = ctx.again() if gradient is None else gradient
+        return gradient.mul_(scale).to(ctx.dtype), None, None, None

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from yolo_lt.balance.losses.base import Loss
-from yolo_lt.balance.losses.targets import Positives, bce_at, bce_sum
+from yolo_lt.balance.losses.targets import Positives
+from yolo_lt.balance.losses.weighted_bce import Terms
 
 
 class EQL(Loss):
@@ -30,10 +31,8 @@ class EQL(Loss):
         frequency = np.asarray(image_counts, np.float64) / num_images
         self.rare = torch.from_numpy(np.flatnonzero(frequency < eql_lambda))
 
-    def compute(self, z: Tensor, pos: Positives, valid: Tensor | None) -> Tensor:
-        """Sum over all entries less what foreground rows give rare classes as negatives, scalar."""
-        rare = self.rare.to(z.device)
-        b, a = pos.foreground.nonzero(as_tuple=True)
-        excused = bce_at(z, (b[:, None], a[:, None], rare), 0.0, valid).sum()  # all rare entries of foreground rows
-        own = pos.foreground[pos.index[:2]] & torch.isin(pos.index[2], rare)  # but the positive ones among them stay
-        return bce_sum(z, pos, valid) - excused + bce_at(z, tuple(i[own] for i in pos.index), 0.0, valid).sum()
+    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+        """0 on the rare classes' negatives of foreground rows."""
+        kept = like.new_ones(num_classes)
+        kept[self.rare.to(like.device)] = 0
+        return Terms(rows=kept)

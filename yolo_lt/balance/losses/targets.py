@@ -1,22 +1,23 @@
-"""Targets of the classification branch, and plain BCE on them: what every loss here starts from."""
+"""Targets of the classification branch: dense as Ultralytics makes them, or sparse as ours does."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 @dataclass
 class SparseTargets:
     """Soft targets with at most one non-zero class per anchor, as Ultralytics' assigner makes them.
 
+    Stands in Ultralytics' criteria where the dense tensor stood: they sum it, cast it and index it by the foreground.
+
     Attributes:
         labels: Class of every anchor, shape (B, A), int64; meaningless on background anchors.
         foreground: Which anchors have a target, shape (B, A), bool.
-        values: The soft target of the anchor's class, shape (B, A), float.
+        values: The soft target of the anchor's class, shape (B, A), float; 0 on background anchors.
         num_classes: C.
     """
 
@@ -32,69 +33,46 @@ class SparseTargets:
         out[(*rows, self.labels[rows])] = self.values[rows]
         return out
 
+    def sum(self) -> Tensor:
+        """Sum of all targets, scalar."""
+        return (self.values * self.foreground).sum()
+
+    def to(self, *args: torch.dtype | torch.device | str) -> SparseTargets:
+        """The same targets, their values in another dtype or all on another device."""
+        values = self.values.to(*args)
+        return replace(
+            self, values=values, labels=self.labels.to(values.device), foreground=self.foreground.to(values.device)
+        )
+
+    def __getitem__(self, mask: Tensor) -> Tensor:
+        """Targets of the anchors in a mask (B, A) of foreground anchors, shape (n, 1): the others of a row are 0."""
+        return self.values[mask].unsqueeze(-1)
+
 
 @dataclass
 class Positives:
-    """The positive entries of a batch: P triples (image, anchor, class) and their soft targets.
+    """The positive entries of a batch: P triples (image, anchor, class) in order, and their soft targets.
 
     Attributes:
         index: Image, anchor and class of each entry, each shape (P,), int64.
         y: Soft target of each entry, shape (P,), float32 or better.
         foreground: Which anchors hold an object, shape (B, A), bool.
-        dense: The targets of all entries, shape (B, A, C), if they came dense.
     """
 
     index: tuple[Tensor, Tensor, Tensor]
     y: Tensor
     foreground: Tensor
-    dense: Tensor | None = None
 
 
 def positives(targets: Tensor | SparseTargets, ctx: dict | None, dtype: torch.dtype) -> Positives:
     """Positive entries (y > 0) of dense (B, A, C) or sparse targets; `ctx["foreground"]` names the foreground."""
     given = (ctx or {}).get("foreground")
     if isinstance(targets, SparseTargets):
-        b, a = targets.foreground.nonzero(as_tuple=True)
+        b, a = (targets.foreground & (targets.values > 0)).nonzero(as_tuple=True)
         index = (b, a, targets.labels[b, a])
         return Positives(index, targets.values[b, a].to(dtype), targets.foreground if given is None else given)
     index = targets.nonzero(as_tuple=True)
     if given is None:
         given = torch.zeros(targets.shape[:2], dtype=torch.bool, device=targets.device)
         given[index[:2]] = True
-    return Positives(index, targets[index].to(dtype), given, targets.to(dtype))
-
-
-def as_float(logits: Tensor) -> Tensor:
-    """Logits in float32 or better: under AMP they arrive in half precision, where sums and powers overflow."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-
-
-def valid_of(ctx: dict | None) -> Tensor | None:
-    """The mask of valid entries, broadcastable to (B, A, C); None where all are valid."""
-    return (ctx or {}).get("valid")
-
-
-def bce_all(z: Tensor, pos: Positives) -> Tensor:
-    """Binary cross-entropy of every entry, shape (B, A, C), in the very operation that Ultralytics uses.
-
-    Not softplus: the two differ by up to a per cent where p is 1e-5, and a neutral recipe must give the stock value.
-    """
-    y = z.new_zeros(()).expand_as(z) if pos.dense is None else pos.dense
-    loss = binary_cross_entropy_with_logits(z, y, reduction="none")
-    if pos.dense is None:  # BCE(z, y) = BCE(z, 0) - y z
-        loss = loss.index_put(pos.index, -z[pos.index] * pos.y, accumulate=True)
-    return loss
-
-
-def bce_sum(z: Tensor, pos: Positives, weight: Tensor | None = None) -> Tensor:
-    """Sum of binary cross-entropy over all entries, times a weight broadcastable to (B, A, C) if given. Scalar."""
-    loss = bce_all(z, pos)
-    return (loss if weight is None else loss * weight).sum()
-
-
-def bce_at(z: Tensor, index: tuple[Tensor, ...], y: Tensor | float, valid: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of the entries z[index] against y, which broadcasts to them; the shape of z[index]."""
-    at = z[index]
-    target = torch.as_tensor(y, dtype=z.dtype, device=z.device).expand_as(at)
-    loss = binary_cross_entropy_with_logits(at, target, reduction="none")
-    return loss if valid is None else loss * valid.expand_as(z)[index]
+    return Positives(index, targets[index].to(dtype), given)

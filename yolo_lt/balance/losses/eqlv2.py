@@ -1,0 +1,67 @@
+"""Equalization loss v2: weights from the ratio of a class's positive to negative gradients (Tan et al., CVPR 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from yolo_lt.balance.losses.guided import GradientGuided
+from yolo_lt.balance.losses.targets import Positives
+from yolo_lt.balance.losses.weighted_bce import Terms
+from yolo_lt.errors import UsageError
+
+VARIANTS = ("original", "foreground", "foreground_stats", "relative")
+
+
+class EQLv2(GradientGuided):
+    """Weight f(g_c) on negative entries and 1 + alpha (1 - f(g_c)) on positive ones, f(g) = sigmoid(gamma (g - mu)).
+
+    g_c = G+ / G-, the gradients |p - y| times the weight. Soft targets: an entry with y > 0 is positive, y - p its
+    gradient; at y = 1 it is the original.
+
+    Args:
+        instance_counts: Training instances per class, shape (C,), or None.
+        eqlv2_gamma, eqlv2_mu, eqlv2_alpha: gamma, mu and alpha above.
+        loss_variant: "original": every entry counts, as published.
+
+    Raises:
+        UsageError: Unknown variant.
+
+    Source: Tan et al., Equalization Loss v2, CVPR 2021, equations 4 to 6.
+    """
+
+    start = 100.0
+
+    def __init__(
+        self,
+        instance_counts: Sequence[int] | np.ndarray | None = None,
+        eqlv2_gamma: float = 12.0,
+        eqlv2_mu: float = 0.8,
+        eqlv2_alpha: float = 4.0,
+        loss_variant: str = "original",
+    ) -> None:
+        if loss_variant not in VARIANTS:
+            raise UsageError(f"loss_variant={loss_variant}: expected {' | '.join(VARIANTS)}")
+        super().__init__(instance_counts)
+        self.sums = "foreground" if loss_variant.startswith("foreground") else "all"
+        self.gamma, self.mu, self.alpha, self.variant = eqlv2_gamma, eqlv2_mu, eqlv2_alpha, loss_variant
+
+    def limit(self, ratio: Tensor) -> Tensor:
+        """As it is; relative: over its geometric mean."""
+        if self.variant != "relative":
+            return ratio
+        log = ratio.clamp_min(1e-6).log()
+        seen = ratio > 0
+        mean = (log * seen).sum() / seen.sum().clamp_min(1)
+        return (log - mean).exp()
+
+    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+        """Weights by class."""
+        negative = torch.sigmoid(self.gamma * (self.ratio(num_classes, like) - self.mu))
+        positive = 1 + self.alpha * (1 - negative)
+        if self.variant == "foreground":
+            return Terms(positives=positive[pos.index[2]], rows=negative)
+        return Terms(positives=positive[pos.index[2]], negatives=negative)
