@@ -74,9 +74,22 @@ def stats_text(plan: Plan) -> str:
     return "\n\n".join([size, table(CSV_HEADER, rows), table(header, measures), plan_text(plan)])
 
 
+def start_text(losses: dict[str, Any]) -> str:
+    """How strong the losses began: their gradient norm over that of BCE, and the gain that was put on them."""
+    parts = []
+    for name, loss in losses.items():
+        ratio = "no objects yet" if loss.start is None else f"{loss.start:.3g} of BCE's"
+        gain = "" if loss.gain in (None, 1) else f", times {loss.gain:.3g} (loss_gain)"
+        parts.append(f"{name} {ratio}{gain}")
+    return f"gradient norm of the classification loss at the start: {'; '.join(parts)}"
+
+
 def acted_text(exposure_csv: Path, losses: dict[str, Any]) -> str:
     """What acted in a finished training: realised exposure by bin, and the batches that the loss saw."""
     parts = [f"cls_loss acted on {loss.batches} batches of {name}" for name, loss in losses.items()]
+    for name, loss in losses.items():
+        if skipped := int(getattr(loss.loss, "skipped", 0)):
+            parts.append(f"{skipped} batches of {name} had gradients that are not finite and left the statistics alone")
     if exposure_csv.exists():
         rows = exposure.read(exposure_csv)
         parts.append("realised exposure, images that hold a class of the bin:\n" + exposure_table(rows))

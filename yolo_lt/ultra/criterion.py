@@ -6,52 +6,99 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from yolo_lt.balance.losses import Loss
+from yolo_lt.balance.losses import Loss, SparseTargets
 from yolo_lt.errors import UsageError
+from yolo_lt.ultra.assigner import make_sparse
+
+GAINS = (0.01, 100.0)  # bounds of the gain that is found
 
 
 class ClassificationLoss:
     """Stands where Ultralytics keeps its elementwise BCE; Ultralytics only sums what it returns.
 
+    The first training batch with objects, of all processes, is also run through plain BCE: `start` is the ratio of the
+    two gradient norms, and with gain "auto" the loss is divided by it from then on, so that changing the loss does not
+    change how much the classification weighs against the boxes.
+
     Attributes:
         loss: The loss, one per branch, as the branches assign different targets.
         branch: "one2many", or "one2one" for the second branch of an end-to-end head.
+        gain: Factor on the loss; None until it is found.
+        found: Whether the gain is found rather than given.
+        start: Gradient norm over that of BCE in the first batch with objects; None before it.
         batches: Training batches it has acted on.
     """
 
-    def __init__(self, loss: Loss, branch: str) -> None:
+    def __init__(self, loss: Loss, branch: str, gain: float | str = 1.0) -> None:
         self.loss, self.branch, self.batches = loss, branch, 0
+        self.found = gain == "auto"
+        self.gain: float | None = None if gain == "auto" else float(gain)
+        self.start: float | None = None
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Summed loss of logits and soft targets, both (B, A, C). Scalar, float32."""
-        self.batches += torch.is_grad_enabled() and logits.requires_grad
-        return self.loss(logits, targets, {"branch": self.branch})
+    def __call__(self, logits: Tensor, targets: Tensor | SparseTargets) -> Tensor:
+        """Summed loss of logits (B, A, C) and soft targets. Scalar, float32."""
+        ctx = {"branch": self.branch, "normalizer": targets.sum().clamp(min=1)}
+        if torch.is_grad_enabled() and logits.requires_grad:
+            self.batches += 1
+            if self.start is None:
+                self._compare(logits, targets, ctx)
+        value = self.loss(logits, targets, ctx)
+        return value if self.gain is None else value * self.gain
+
+    def _compare(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict[str, Any]) -> None:
+        """Find `start`, and the gain that is not given, once there are objects."""
+        norms = [loss.gradient(logits, targets, ctx).square().sum() for loss in (self.loss, Loss())]
+        found = torch.stack([*norms, targets.sum().to(norms[0])])
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(found)
+        ours, theirs, objects = found.tolist()
+        if objects > 0 and 0 < ours < float("inf") and 0 < theirs < float("inf"):
+            self.start = (ours / theirs) ** 0.5
+            if self.gain is None:
+                self.gain = min(max(1 / self.start, GAINS[0]), GAINS[1])
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a resumed training must have `state_dict`: what stateless losses have is measured anew."""
+        return bool(self.loss.sums) or self.found
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart: the gain and the loss's own state."""
+        return {"gain": self.gain, "start": self.start, "loss": self.loss.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`."""
+        self.gain, self.start = state["gain"], state["start"]
+        self.loss.load_state_dict(state["loss"])
 
 
 def branches(criterion: Any) -> dict[str, Any]:
     """The branch criteria of a detection criterion by name; two for end-to-end heads.
 
     Raises:
-        UsageError: The criterion has no `bce`, so no classification loss of ours could act.
+        UsageError: The criterion has no `bce` or no `assigner`, so no classification loss of ours could act.
     """
     pair = {name: getattr(criterion, name) for name in ("one2many", "one2one") if hasattr(criterion, name)}
     found = pair or {"one2many": criterion}
     for name, branch in found.items():
-        if not hasattr(branch, "bce"):
-            raise UsageError(f"cls_loss cannot act: {type(branch).__name__} ({name}) has no 'bce' to replace")
+        for part in ("bce", "assigner"):
+            if not hasattr(branch, part):
+                raise UsageError(f"cls_loss cannot act: {type(branch).__name__} ({name}) has no '{part}' to replace")
     return found
 
 
-def install(model: nn.Module, build: Callable[[], Loss]) -> dict[str, ClassificationLoss]:
-    """Put a loss on every branch of the model's criterion, which is made now if it does not exist yet.
+def install(model: nn.Module, build: Callable[[], Loss], gain: float | str = 1.0) -> dict[str, ClassificationLoss]:
+    """Put a loss and sparse targets on every branch of the model's criterion, made now if it does not exist yet.
 
-    A resumed end-to-end run already has a criterion with its schedule restored, so it is kept and only `bce` replaced.
+    A resumed end-to-end run already has a criterion with its schedule restored, so it is kept and only `bce` and
+    `assigner` are replaced.
     """
     if getattr(model, "criterion", None) is None:
         model.criterion = model.init_criterion()
-    installed = {name: ClassificationLoss(build(), name) for name in branches(model.criterion)}
+    installed = {name: ClassificationLoss(build(), name, gain) for name in branches(model.criterion)}
     for name, branch in branches(model.criterion).items():
-        branch.bce = installed[name]
+        branch.bce, branch.assigner = installed[name], make_sparse(branch.assigner)
     return installed

@@ -17,14 +17,17 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_lt.balance import exposure
 from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
+from yolo_lt.balance.losses.guided import ratio_columns
 from yolo_lt.balance.plan import Plan
+from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.files import rewind_csv
-from yolo_lt.report.tables import acted_text, epoch_text, plan_text
+from yolo_lt.report.tables import acted_text, epoch_text, plan_text, start_text
 from yolo_lt.ultra.changes import draw_pasted, make_changes
 from yolo_lt.ultra.criterion import ClassificationLoss, install
 from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
+from yolo_lt.ultra.loss_state import drop_old_states, load_state, save_state
 from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import find_lt, write_plan
 
@@ -46,7 +49,8 @@ class LTMixin(_Trainer):
     held: list[str]  # names of the images set apart
     trained: list[str]  # names of the images trained on, in the order of the data set
     counted: exposure.Exposure | None = None
-    losses: dict[str, ClassificationLoss]
+    losses: dict[str, ClassificationLoss]  # by branch
+    loss_states: dict[str, dict[str, Any]]  # theirs after the last good epoch
 
     def __init__(
         self,
@@ -60,7 +64,7 @@ class LTMixin(_Trainer):
             **(cfg if isinstance(cfg, dict) else vars(cfg)),
             "lt": lt or (overrides or {}).get("lt") or {},
         }
-        self.losses = {}
+        self.losses, self.loss_states = {}, {}
         super().__init__(base, overrides, _callbacks)
 
     # What it sees ----------------------------------------------------------------------------------------------------
@@ -100,8 +104,11 @@ class LTMixin(_Trainer):
     def _handle_nan_recovery(self, epoch: int) -> bool:
         """After a recovery the epoch is repeated, so its stream is too, and what was counted of it is dropped."""
         recovered = super()._handle_nan_recovery(epoch)
+        if not recovered:
+            self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
         if recovered:
             self._restart_stream(epoch)
+            self._rewind_losses()
             if RANK in {-1, 0}:
                 rewind_csv(self.save_dir / "exposure.csv", epoch)
         return recovered
@@ -123,7 +130,7 @@ class LTMixin(_Trainer):
             self.train_loader.sampler.epoch = self.start_epoch
             self.counted = exposure.Exposure(self.plan)
         if self.plan.reweighs:
-            self.losses = install(unwrap_model(self.model), self._build_loss)
+            self._install_losses()
         if self.ema:  # the copy would validate with our loss and frozen state; stock BCE stays comparable
             self.ema.ema.criterion = None
         if RANK in {-1, 0}:
@@ -135,6 +142,21 @@ class LTMixin(_Trainer):
                 draw_pasted(self.train_loader.dataset, self.args, self.save_dir / "tail_paste.jpg", self.on_plot)
             if self.held:
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
+
+    def _install_losses(self) -> None:
+        self.losses = install(unwrap_model(self.model), self._build_loss, self.plan.keys["loss_gain"])
+        if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
+            load_state(self.last.parent, self.start_epoch - 1, self.losses)
+        self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
+
+    def _build_train_pipeline(self) -> None:
+        """Ultralytics' loaders and optimizer; when an epoch starts over with smaller batches, so do the losses."""
+        super()._build_train_pipeline()
+        self._rewind_losses()
+
+    def _rewind_losses(self) -> None:
+        for name, loss in self.losses.items():
+            loss.load_state_dict(self.loss_states[name])
 
     def _build_loss(self) -> Loss:
         keys, stats = self.plan.keys, self.plan.stats
@@ -156,6 +178,8 @@ class LTMixin(_Trainer):
             self.counted.reset()
         if event == "on_train_epoch_end" and self.counted is not None:
             self._record(self.counted)
+        if event == "on_train_epoch_end" and self.epoch == self.start_epoch and self.losses and RANK in {-1, 0}:
+            LOGGER.info(f"{PREFIX}{start_text(self.losses)}")
         if event == "on_train_end" and RANK in {-1, 0}:
             LOGGER.info(f"{PREFIX}{acted_text(self.save_dir / 'exposure.csv', self.losses)}")
 
@@ -170,9 +194,17 @@ class LTMixin(_Trainer):
             exposure.append(self.save_dir / "exposure.csv", rows, header)
             LOGGER.info(f"{PREFIX}{epoch_text(rows, header)}")
 
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """A row of results.csv, with the mean ratio of positive to negative gradients by bin where the loss has one."""
+        bins = {name: getattr(self.plan.bins, name).tolist() for name in BIN_NAMES}
+        ours = [ratio_columns(loss.loss, name, bins) for name, loss in self.losses.items()]
+        super().save_metrics({k: v for columns in (metrics, *ours) for k, v in columns.items()})
+
     def save_model(self) -> bool:
         """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
         last, best = self.last, self.best
+        if self.losses:
+            save_state(last.parent, self.epoch, self.losses)
         self.last, self.best = (p.with_name(f".{p.name}.tmp") for p in (last, best))
         try:
             saved = super().save_model()
@@ -183,6 +215,8 @@ class LTMixin(_Trainer):
             for temporary in (self.last, self.best):
                 Path(temporary).unlink(missing_ok=True)
             self.last, self.best = last, best
+        if self.losses:
+            drop_old_states(last.parent, self.epoch)
         return saved
 
     def get_validator(self) -> Any:
