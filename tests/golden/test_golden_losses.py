@@ -68,7 +68,7 @@ def test_inverse_columns_equal_cls_pw():
         weights = class_weights(counts, "inverse", power=float(power))
         np.testing.assert_allclose(weights, value["class_weights"], **tol)
         z, y = leaf(inputs["logits"]), targets_of(inputs["labels"], 12, inputs["quality"])
-        loss = build_loss("inverse", instance_counts=counts, inverse_power=float(power), cb_form="column")(z, y)
+        loss = build_loss("inverse", instance_counts=counts, inverse_power=float(power))(z, y)
         ours, grad = value_and_gradient(loss / y.sum().clamp(min=1), z)
         np.testing.assert_allclose(ours, value["own_line_by_line_cls_loss"], **tol)
         if value["grad"]:

@@ -27,14 +27,17 @@ def _needed(name: str, value: Any) -> Any:
     return value
 
 
-def _weighted(method: str) -> Callable[..., Loss]:
-    return lambda images, boxes, num, **kw: ClassBalanced(_needed("instance_counts", boxes), method, **kw)
+def _weighted(method: str, form: str) -> Callable[..., Loss]:
+    def build(images: Any, boxes: Any, num: Any, **kw: Any) -> Loss:
+        return ClassBalanced(_needed("instance_counts", boxes), method, **{"cb_form": form, **kw})
+
+    return build
 
 
 LOSSES: dict[str, Callable[..., Loss]] = {  # name: (images per class, boxes per class, images, **keywords) -> loss
     "bce": lambda images, boxes, num, **kw: Loss(**kw),
-    "inverse": _weighted("inverse"),
-    "cb": _weighted("cb"),
+    "inverse": _weighted("inverse", "column"),  # as Ultralytics' cls_pw
+    "cb": _weighted("cb", "row"),
     "eql": lambda images, boxes, num, **kw: EQL(_needed("image_counts", images), _needed("num_images", num), **kw),
     "eqlv2": lambda images, boxes, num, **kw: EQLv2(boxes, **kw),
     "efl": lambda images, boxes, num, **kw: EFL(boxes, **kw),

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from yolo_lt.balance.losses.guided import GradientGuided
+from yolo_lt.balance.losses.guided import EPS, GradientGuided
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
 from yolo_lt.errors import UsageError
 
-VARIANTS = ("original", "foreground", "foreground_stats", "relative")
+VARIANTS = ("original", "foreground", "relative")
 
 
 class EQLv2(GradientGuided):
@@ -25,7 +25,10 @@ class EQLv2(GradientGuided):
     Args:
         instance_counts: Training instances per class, shape (C,), or None.
         eqlv2_gamma, eqlv2_mu, eqlv2_alpha: gamma, mu and alpha above.
-        loss_variant: "original": every entry counts, as published.
+        loss_variant: What the ratio is of, as in a dense head nearly all negatives are of background anchors.
+            "original": of all anchors, as published. "foreground": G- of the anchors that hold an object, as a
+            two-stage head samples its rows. "relative": of all anchors, over the geometric mean of the ratios of the
+            classes seen so far, so that only what sets a class apart counts.
 
     Raises:
         UsageError: Unknown variant.
@@ -46,22 +49,18 @@ class EQLv2(GradientGuided):
         if loss_variant not in VARIANTS:
             raise UsageError(f"loss_variant={loss_variant}: expected {' | '.join(VARIANTS)}")
         super().__init__(instance_counts)
-        self.sums = "foreground" if loss_variant.startswith("foreground") else "all"
+        self.sums = "foreground" if loss_variant == "foreground" else "all"
         self.gamma, self.mu, self.alpha, self.variant = eqlv2_gamma, eqlv2_mu, eqlv2_alpha, loss_variant
 
     def limit(self, ratio: Tensor) -> Tensor:
         """As it is; relative: over its geometric mean."""
         if self.variant != "relative":
             return ratio
-        log = ratio.clamp_min(1e-6).log()
-        seen = ratio > 0
-        mean = (log * seen).sum() / seen.sum().clamp_min(1)
-        return (log - mean).exp()
+        seen, log = ratio > 0, ratio.clamp_min(EPS).log()
+        return (log - (log * seen).sum() / seen.sum().clamp_min(1)).exp()
 
     def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
         """Weights by class."""
         negative = torch.sigmoid(self.gamma * (self.ratio(num_classes, like) - self.mu))
         positive = 1 + self.alpha * (1 - negative)
-        if self.variant == "foreground":
-            return Terms(positives=positive[pos.index[2]], rows=negative)
         return Terms(positives=positive[pos.index[2]], negatives=negative)
