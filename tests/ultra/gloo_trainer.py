@@ -11,11 +11,13 @@ import signal
 from datetime import timedelta
 from unittest import mock
 
+import torch
 import torch.distributed as dist
 from torch import nn
 from ultralytics.utils import RANK, WORLD_SIZE
 
 from yolo_lt import api
+from yolo_lt.balance.losses import GradientGuided
 from yolo_lt.ultra.trainer import TRAINERS, LTDetectionTrainer
 
 STOP_AFTER = "GLOO_STOP_AFTER"  # environment: the epoch, from 1, after which every rank dies
@@ -39,6 +41,25 @@ def averaging_reduce(tensor, dst, op=dist.ReduceOp.SUM):
         tensor /= dist.get_world_size()
 
 
+def note_own(loss):
+    """Keep in `loss.own` what this rank's batches add to G+ and G-, before all ranks are summed up."""
+    loss.own, counted = [], loss.counted
+
+    def noted(sums, ctx):
+        batch = counted(sums, ctx)
+        loss.own.append(torch.stack(batch).double())
+        return batch
+
+    loss.counted = noted
+
+
+def tell(branch):
+    """The state of a gradient-guided loss, as JSON."""
+    sums = {k: None if v is None else v.tolist() for k, v in vars(branch.loss).items() if k in ("positive", "negative")}
+    own = torch.stack(branch.loss.own).sum(0).tolist() if branch.loss.own else None
+    return {**sums, "own": own, "batches": branch.batches, "gain": branch.gain, "start": branch.start}
+
+
 class GlooTrainer(LTDetectionTrainer):
     def __init__(self, *args, **kw):
         super().__init__(*args, **kw)
@@ -55,6 +76,9 @@ class GlooTrainer(LTDetectionTrainer):
     def _setup_train(self):
         with mock.patch.object(nn.parallel, "DistributedDataParallel", CPUDistributed):
             super()._setup_train()
+        self.guided = {name: b for name, b in self.losses.items() if isinstance(b.loss, GradientGuided)}
+        for branch in self.guided.values():
+            note_own(branch.loss)
 
     def validate(self):
         with mock.patch.object(dist, "reduce", averaging_reduce):
@@ -89,6 +113,10 @@ class GlooTrainer(LTDetectionTrainer):
         if event == "on_train_epoch_end":
             with (self.save_dir / f"rank{RANK}.jsonl").open("a") as f:
                 f.write(json.dumps(self.seen) + "\n")
+        if event in ("on_train_start", "on_fit_epoch_end") and self.guided:
+            with (self.save_dir / f"losses-rank{RANK}.jsonl").open("a") as f:
+                told = {name: tell(branch) for name, branch in self.guided.items()}
+                f.write(json.dumps({"event": event, "branches": told}) + "\n")
         if event == "on_fit_epoch_end" and self.epoch + 1 == int(os.environ.get(STOP_AFTER, 0)):
             dist.barrier()  # rank 0 has saved its checkpoint once all are here; the first death ends the others
             os._exit(1)

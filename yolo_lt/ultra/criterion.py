@@ -13,22 +13,23 @@ from yolo_lt.balance.losses import Loss, SparseTargets
 from yolo_lt.errors import UsageError
 from yolo_lt.ultra.assigner import make_sparse
 
-GAINS = (0.01, 100.0)  # bounds of the gain that is found
+GAINS = (0.1, 10.0)  # bounds of the gain that is found
+OBJECTS = 1.0  # the sum of targets from which a batch is compared: below it Ultralytics' divisor is not that sum
 
 
 class ClassificationLoss:
     """Stands where Ultralytics keeps its elementwise BCE; Ultralytics only sums what it returns.
 
-    The first training batch with objects, of all processes, is also run through plain BCE: `start` is the ratio of the
-    two gradient norms, and with gain "auto" the loss is divided by it from then on, so that changing the loss does not
-    change how much the classification weighs against the boxes.
+    The first training batch whose targets, over all processes, sum up to 1 is also run through plain BCE: `start` is
+    the ratio of the two gradient norms, and with gain "auto" the loss is divided by it from then on, so that changing
+    the loss does not change how much the classification weighs against the boxes.
 
     Attributes:
         loss: The loss, one per branch, as the branches assign different targets.
         branch: "one2many", or "one2one" for the second branch of an end-to-end head.
         gain: Factor on the loss; None until it is found.
         found: Whether the gain is found rather than given.
-        start: Gradient norm over that of BCE in the first batch with objects; None before it.
+        start: Gradient norm over that of BCE in that batch; None before it.
         batches: Training batches it has acted on.
     """
 
@@ -49,13 +50,13 @@ class ClassificationLoss:
         return value if self.gain is None else value * self.gain
 
     def _compare(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict[str, Any]) -> None:
-        """Find `start`, and the gain that is not given, once there are objects."""
+        """Find `start`, and the gain that is not given, once there are targets enough."""
         norms = [loss.gradient(logits, targets, ctx).square().sum() for loss in (self.loss, Loss())]
         found = torch.stack([*norms, targets.sum().to(norms[0])])
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(found)
         ours, theirs, objects = found.tolist()
-        if objects > 0 and 0 < ours < float("inf") and 0 < theirs < float("inf"):
+        if objects >= OBJECTS and 0 < ours < float("inf") and 0 < theirs < float("inf"):
             self.start = (ours / theirs) ** 0.5
             if self.gain is None:
                 self.gain = min(max(1 / self.start, GAINS[0]), GAINS[1])
@@ -71,8 +72,8 @@ class ClassificationLoss:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore `state_dict`."""
-        self.gain, self.start = state["gain"], state["start"]
         self.loss.load_state_dict(state["loss"])
+        self.gain, self.start = (None if state[k] is None else float(state[k]) for k in ("gain", "start"))
 
 
 def branches(criterion: Any) -> dict[str, Any]:

@@ -6,7 +6,6 @@ the EMA and rounded to float16. Two are kept, as a process may be killed between
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,6 +39,11 @@ def drop_old_states(weights: Path, epoch: int) -> None:
 def load_state(weights: Path, epoch: int, losses: Mapping[str, ClassificationLoss]) -> None:
     """Restore the state after an epoch, exactly.
 
+    Args:
+        weights: The folder of the checkpoint that is resumed, which may have been moved since.
+        epoch: Its epoch, counted from 0.
+        losses: The losses, by branch.
+
     Raises:
         LTError: The file is missing or is not of these losses.
     """
@@ -53,5 +57,7 @@ def load_state(weights: Path, epoch: int, losses: Mapping[str, ClassificationLos
         content = torch.load(path, map_location="cpu", weights_only=True)
         for name, loss in losses.items():
             loss.load_state_dict(content["branches"][name])
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError) as e:
+            if loss.loss.sums and not loss.loss.state_dict():
+                raise ValueError("it holds no gradients")
+    except Exception as e:  # reading what is no such file raises whatever it likes
         raise LTError(f"{path} cannot be read as the state of this run's loss: {e}") from None

@@ -84,7 +84,7 @@ class LTMixin(_Trainer):
 
     def _recorded_holdout(self) -> list[str] | None:
         """The images that this run set apart before it was interrupted."""
-        lt = find_lt(self.last) if self.resume else None
+        lt = find_lt(Path(self.args.resume)) if self.resume else None
         return lt["holdout"] if lt else None
 
     def get_dataloader(self, dataset_path: str, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
@@ -109,6 +109,7 @@ class LTMixin(_Trainer):
         if recovered:
             self._restart_stream(epoch)
             self._rewind_losses()
+            self.ema.ema.criterion = None  # the recovery copied the model anew
             if RANK in {-1, 0}:
                 rewind_csv(self.save_dir / "exposure.csv", epoch)
         return recovered
@@ -146,7 +147,7 @@ class LTMixin(_Trainer):
     def _install_losses(self) -> None:
         self.losses = install(unwrap_model(self.model), self._build_loss, self.plan.keys["loss_gain"])
         if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
-            load_state(self.last.parent, self.start_epoch - 1, self.losses)
+            load_state(Path(self.args.resume).parent, self.start_epoch - 1, self.losses)
         self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
 
     def _build_train_pipeline(self) -> None:

@@ -46,10 +46,10 @@ class GradientGuided(Loss):
         if self.positive is None or self.negative is None:
             return like.new_full((num_classes,), self.start)
         self.positive, self.negative = self.positive.to(like.device), self.negative.to(like.device)
-        ratio = self.limit(self.positive / (self.negative + EPS))
+        known = self.positive + self.negative > 0
         if self.occurs is not None:
-            ratio = torch.where(self.occurs.to(ratio.device), ratio, self.start)
-        return ratio.to(like)
+            known &= self.occurs.to(known.device)
+        return torch.where(known, self.limit(self.positive / (self.negative + EPS)), self.start).to(like)
 
     def limit(self, ratio: Tensor) -> Tensor:
         """The ratio as the method uses it, shape (C,)."""
@@ -87,6 +87,9 @@ class GradientGuided(Loss):
         """
         if state and set(state) != {"positive", "negative", "skipped"}:
             raise ValueError(f"{type(self).__name__} keeps positive, negative and skipped, got {sorted(state)}")
+        classes = {len(state[k]) for k in ("positive", "negative") if state}
+        if len(classes) > 1 or (classes and self.occurs is not None and classes != {len(self.occurs)}):
+            raise ValueError(f"the gradients are of {sorted(classes)} classes")
         self.positive, self.negative = state.get("positive"), state.get("negative")
         self.skipped = torch.tensor(state.get("skipped", 0))
 
