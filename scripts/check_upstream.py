@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = (
     "tests/ultra/test_canary.py",
     "tests/ultra/test_criterion.py",
+    "tests/ultra/test_assigner.py",
     "tests/ultra/test_predictor.py",
     "tests/ultra/test_export.py",
     "tests/parity/test_neutrality.py",

@@ -1,7 +1,9 @@
 """One sentence for every seam into Ultralytics that would break silently. Run them on another release with
 `python scripts/check_upstream.py VERSION`."""
 
+import ast
 import inspect
+import textwrap
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import BaseModel, torch_safe_load
+from ultralytics.utils import loss as losses
+from ultralytics.utils import tal
 from ultralytics.utils.dist import generate_ddp_file
-from ultralytics.utils.loss import E2ELoss, v8DetectionLoss
+from ultralytics.utils.loss import BboxLoss, E2ELoss, RotatedBboxLoss, v8DetectionLoss, v8OBBLoss
 from ultralytics.utils.nms import non_max_suppression
+from ultralytics.utils.tal import TaskAlignedAssigner
 from ultralytics.utils.torch_utils import ModelEMA
 
 from yolo_lt.ultra.holdout import PER_IMAGE
@@ -67,6 +72,100 @@ def test_the_classification_loss_is_the_attribute_bce_and_only_summed():
     assert "self.bce(pred_scores, target_scores.to(dtype))" in code, "seam 4: bce is called in another way"
     assert "bce_loss.sum()" in code, "seam 4: the elementwise loss is used beyond its sum"
     assert {"one2many", "one2one"} <= set(vars(E2ELoss(_end_to_end()))), "seam 4: branches have other names"
+
+
+ASSIGNERS = [c for c in vars(tal).values() if isinstance(c, type) and issubclass(c, TaskAlignedAssigner)]
+CONSUMERS = [  # of the assigner's targets
+    v8DetectionLoss.get_assigned_targets_and_loss,
+    v8OBBLoss.loss,
+    BboxLoss.forward,
+    RotatedBboxLoss.forward,
+]
+
+
+def test_the_assigner_makes_its_targets_in_get_targets_and_scales_them_once():
+    names = ["self", "gt_labels", "gt_bboxes", "target_gt_idx", "fg_mask"]
+    assert list(inspect.signature(TaskAlignedAssigner.get_targets).parameters) == names, "seam 4: other arguments"
+    targets = source(TaskAlignedAssigner.get_targets)
+    assert "target_labels.shape[1], self.num_classes)" in targets, "seam 4: the targets' width is no longer num_classes"
+    assert "return target_labels, target_bboxes, target_scores" in targets, "seam 4: get_targets answers otherwise"
+    inner = source(TaskAlignedAssigner._forward)
+    call = "target_labels, target_bboxes, target_scores = self.get_targets("
+    metric = "norm_align_metric = align_metric.amax(-2).unsqueeze(-1)"
+    assert inner.count("self.get_targets(") == inner.count(call) == 1, "seam 4: targets come from elsewhere"
+    assert metric in inner, "seam 4: the metric is no longer one number per anchor, (B, A, 1)"
+    assert "target_scores = target_scores * norm_align_metric" in inner, "seam 4: targets are scaled in another way"
+    uses = [node for node in ast.walk(tree(TaskAlignedAssigner._forward)) if is_targets(node)]
+    assert len(uses) == 4, "seam 4: _forward does more to its targets than to scale and return them"
+    for kind in ASSIGNERS:
+        own = {"get_targets", "_forward"} & set(vars(kind))
+        assert kind is TaskAlignedAssigner or not own, f"seam 4: {kind.__name__} makes its targets itself"
+
+
+def test_the_assigner_is_called_by_position_and_without_boxes_copies_the_scores_shape():
+    names = ["self", "pd_scores", "pd_bboxes", "anc_points", "gt_labels", "gt_bboxes", "mask_gt"]
+    for kind in ASSIGNERS:
+        assert list(inspect.signature(kind.forward).parameters)[:7] == names, f"seam 4: {kind.__name__} takes others"
+    code = source(TaskAlignedAssigner.forward)
+    empty = code[code.index("if self.n_max_boxes == 0:") : code.index("try:")]
+    assert "self.n_max_boxes = gt_bboxes.shape[1]" in code, "seam 4: no boxes is recognised in another way"
+    assert empty.count("torch.zeros_like(pd_scores),") == 1, "seam 4: without boxes targets have another shape"
+    assert code.count("return self._forward(") == 1, "seam 4: the first attempt answers otherwise"
+    assert "x.new_empty((bs, *x.shape[1:])) for x in result" in code, "seam 4: the retry wants other than tensors"
+    for consumer in CONSUMERS[:2]:
+        calls = [n for n in ast.walk(tree(consumer)) if isinstance(n, ast.Call) and called(n) == "self.assigner"]
+        assert [len(n.args) for n in calls] == [6], f"seam 4: {consumer.__qualname__} calls the assigner otherwise"
+
+
+def test_targets_are_only_summed_cast_and_indexed_by_the_foreground():
+    module = ast.parse(source(losses))
+    users = {
+        f"{kind.name}.{method.name}"
+        for kind in module.body
+        if isinstance(kind, ast.ClassDef)
+        for method in kind.body
+        if any(is_targets(node) or is_targets_argument(node) for node in ast.walk(method))
+    }
+    assert users == {c.__qualname__ for c in CONSUMERS}, "seam 4: others work on the assigner's targets"
+    for consumer in CONSUMERS:
+        code = tree(consumer)
+        parents = {child: node for node in ast.walk(code) for child in ast.iter_child_nodes(node)}
+        uses = [
+            ast.unparse(parents[node]) for node in ast.walk(code) if is_targets(node) and not handed_on(node, parents)
+        ]
+        known = {"target_scores.sum", "target_scores.to", "target_scores[fg_mask]"}
+        assert uses, f"seam 4: {consumer.__qualname__} does not use the targets"
+        assert set(uses) <= known, f"seam 4: {consumer.__qualname__} does more to the targets: {set(uses) - known}"
+        text = source(consumer)
+        assert text.count("target_scores.to(") == text.count("target_scores.to(dtype)"), "seam 4: cast in another way"
+        assert text.count("target_scores.sum(") == text.count("target_scores.sum()"), "seam 4: summed in another way"
+        of_rows = text.count("target_scores[fg_mask].sum(-1")
+        assert text.count("target_scores[fg_mask]") == of_rows, "seam 4: rows of targets are used beyond their sums"
+
+
+def tree(function):
+    return ast.parse(textwrap.dedent(source(function)))
+
+
+def called(node):
+    return ast.unparse(node.func)
+
+
+def is_targets(node):
+    return isinstance(node, ast.Name) and node.id == "target_scores"
+
+
+def is_targets_argument(node):
+    return isinstance(node, ast.arg) and node.arg == "target_scores"
+
+
+def handed_on(node, parents):
+    """Received from the assigner, or given to the loss of boxes, which is a consumer itself."""
+    parent = parents[node]
+    stored = isinstance(node.ctx, ast.Store) and ast.unparse(parents[parent]).split(" = ")[1].startswith(
+        "self.assigner("
+    )
+    return stored or (isinstance(parent, ast.Call) and called(parent) == "self.bbox_loss")
 
 
 def _end_to_end():

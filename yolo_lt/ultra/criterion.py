@@ -51,8 +51,8 @@ class ClassificationLoss:
 
     def _compare(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict[str, Any]) -> None:
         """Find `start`, and the gain that is not given, once there are targets enough."""
-        norms = [loss.gradient(logits, targets, ctx).square().sum() for loss in (self.loss, Loss())]
-        found = torch.stack([*norms, targets.sum().to(norms[0])])
+        norms = [torch.linalg.vector_norm(loss.gradient(logits, targets, ctx)) for loss in (self.loss, Loss())]
+        found = torch.stack([*(n.square() for n in norms), targets.sum().to(norms[0])])
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(found)
         ours, theirs, objects = found.tolist()
