@@ -139,15 +139,15 @@ def _negatives(x: Tensor, terms: Terms, into: Tensor | None) -> tuple[Tensor, Te
     log_p = logsigmoid(x)
     value = x - log_p
     g = None if into is None else torch.sigmoid(x, out=into)
+    weight = terms.negatives
     if terms.gamma is not None:
         if g is not None:  # d/dz p^gamma BCE = p^gamma (gamma (1 - p) BCE + p)
             g.addcmul_(torch.addcmul(value, value, g, value=-1), terms.gamma)
-        focus = log_p.mul_(terms.gamma / log(2)).exp2_()  # p^gamma; on CPUs exp2 costs half of exp
+        bits = log_p.mul_(terms.gamma / log(2))  # w p^gamma = 2^(gamma log2 p + log2 w): on CPUs half the cost of exp
+        weight = (bits if weight is None else bits.add_(weight.log2())).exp2_()
+    if weight is not None:
         for part in (value,) if g is None else (value, g):
-            part.mul_(focus)
-    if terms.negatives is not None:
-        for part in (value,) if g is None else (value, g):
-            part.mul_(terms.negatives)
+            part.mul_(weight)
     return value, g
 
 
