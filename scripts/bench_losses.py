@@ -152,7 +152,7 @@ def call(criterion: Any, predictions: Any, batch: dict[str, Tensor]) -> float:
 
 def warmup(loss: Loss, keys: dict[str, Any]) -> int:
     """Batches before the first that counts: that which is compared with BCE and one more, or those of a guided loss."""
-    return max(2, keys["warmup"]) if loss.sums else 2
+    return max(2, keys["warmup"]) if loss.guided else 2
 
 
 def interleave(stock: Callable[[], float], ours: Callable[[], float], loss: Loss, keys: dict[str, Any]) -> Any:
@@ -294,8 +294,7 @@ def definition(loss: Loss, z: Tensor, y: Tensor, foreground: Tensor) -> Tensor:
             weight = torch.where(positive, 0.25, 0.75) * weight
     elif isinstance(loss, EQLv2):
         f = torch.sigmoid(loss.gamma * (loss.ratio(z.shape[2], z) - loss.mu))
-        of_negatives = torch.where(foreground, f, weight) if loss.variant == "foreground" else f
-        weight = torch.where(positive, 1 + loss.alpha * (1 - f), of_negatives)
+        weight = torch.where(positive, 1 + loss.alpha * (1 - f), f)
     elif isinstance(loss, ClassBalanced):
         weight = torch.where(positive, loss.weights.to(z), weight)
     elif isinstance(loss, EQL):

@@ -160,15 +160,14 @@ def test_chunks_change_nothing(b, a, c, seed, chunk):
 
 @pytest.mark.parametrize(("name", "kw"), GUIDED)
 def test_gradient_sums_equal_autograd(name, kw):
-    """Over positive entries and over negative ones, of all anchors or of the foreground; before the normaliser."""
+    """Over positive entries and over negative ones; efl and eqfl take the normalised loss."""
     z, targets = batch(a=400)
     loss, y = built(name, kw), targets.dense()
     (grad,) = torch.autograd.grad(elementwise(loss, name, kw, z, y).sum(), z)
     before = loss.state_dict()
     loss(z, targets, {"normalizer": 2.5})
     after, scale = loss.state_dict(), 1 if name == "eqlv2" else 2.5
-    counted = targets.foreground[..., None] if kw.get("loss_variant") == "foreground" else True
-    for key, mask in (("positive", y > 0), ("negative", (y == 0) & counted)):
+    for key, mask in (("positive", y > 0), ("negative", y == 0)):
         torch.testing.assert_close(
             after[key] - before[key], (grad.abs() * mask).sum((0, 1)) / scale, rtol=1e-7, atol=1e-7
         )
@@ -284,6 +283,18 @@ def test_a_class_that_never_occurs_keeps_its_ratio_and_its_negatives(name, kw):
     assert grads[0] > grads[1]
     if name == "eqlv2":
         assert grads[0] == pytest.approx(grads[2], rel=0.2 if kw["loss_variant"] == "relative" else 1e-6)
+
+
+def test_a_background_that_lowers_every_ratio_alike_leaves_the_relative_one():
+    g, like = torch.tensor([9.0, 3.0, 1.0]).double(), torch.empty(0, dtype=torch.float64)
+    ratios = {}
+    for variant in VARIANTS:
+        for flood in (1.0, 1e4):
+            loss = build_loss("eqlv2", loss_variant=variant)
+            loss.load_state_dict({"positive": g, "negative": flood * torch.ones(3).double(), "skipped": 0})
+            ratios[variant, flood] = loss.ratio(3, like).tolist()
+    assert ratios["relative", 1e4] == pytest.approx(ratios["relative", 1.0]) == pytest.approx([3, 1, 1 / 3])
+    assert max(ratios["original", 1e4]) < 1e-3, "its weights of all negatives are those of no ratio at all"
 
 
 def test_the_ratios_of_the_bins_are_columns():

@@ -64,7 +64,7 @@ class ClassificationLoss:
     @property
     def has_state(self) -> bool:
         """Whether a resumed training must have `state_dict`: what stateless losses have is measured anew."""
-        return bool(self.loss.sums) or self.found
+        return self.loss.guided or self.found
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart: the gain and the loss's own state."""

@@ -16,7 +16,7 @@ from yolo_lt.balance.losses.weighted_bce import Sums, Terms, float_dtype, weight
 class Loss:
     """Binary cross-entropy summed over all entries; the losses of this room say in `terms` what they multiply it by."""
 
-    sums = ""  # of which negative entries it learns: "all" or "foreground" have `observe` called in training
+    guided = False  # whether it learns from its own gradients: then training calls `observe`
 
     def __call__(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict | None = None) -> Tensor:
         """The loss, summed and not normalised.
@@ -35,7 +35,7 @@ class Loss:
         sums, again = self._sums(logits.detach(), targets, ctx, training)
         if not training:
             return sums.value
-        if self.sums:
+        if self.guided:
             self.observe(sums, ctx or {})
         return _Known.apply(logits, sums.value, sums.gradient, again)
 
@@ -48,7 +48,7 @@ class Loss:
     ) -> tuple[Sums, Callable[[], Tensor]]:
         pos, valid = positives(targets, ctx, float_dtype(z)), (ctx or {}).get("valid")
         terms = self.terms(pos, z.shape[2], z.new_empty(0, dtype=float_dtype(z)))
-        sums = weighted_bce(z, pos, terms, valid, gradient, self.sums if gradient else "")
+        sums = weighted_bce(z, pos, terms, valid, gradient, gradient and self.guided)
         return sums, lambda: weighted_bce(z, pos, terms, valid).gradient
 
     def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:

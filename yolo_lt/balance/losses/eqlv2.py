@@ -13,7 +13,7 @@ from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
 from yolo_lt.errors import UsageError
 
-VARIANTS = ("original", "foreground", "relative")
+VARIANTS = ("original", "relative")
 
 
 class EQLv2(GradientGuided):
@@ -25,10 +25,9 @@ class EQLv2(GradientGuided):
     Args:
         instance_counts: Training instances per class, shape (C,), or None.
         eqlv2_gamma, eqlv2_mu, eqlv2_alpha: gamma, mu and alpha above.
-        loss_variant: What the ratio is of, as in a dense head nearly all negatives are of background anchors.
-            "original": of all anchors, as published. "foreground": G- of the anchors that hold an object, as a
-            two-stage head samples its rows. "relative": of all anchors, over the geometric mean of the ratios of the
-            classes seen so far, so that only what sets a class apart counts.
+        loss_variant: "original": g_c itself, as published. "relative": g_c over the geometric mean of the ratios of the
+            classes seen so far. In a dense head nearly all negatives are of background anchors; where those lower
+            every ratio alike, as the author feared for one-stage detectors, the relative one does not see it.
 
     Raises:
         UsageError: Unknown variant.
@@ -49,7 +48,6 @@ class EQLv2(GradientGuided):
         if loss_variant not in VARIANTS:
             raise UsageError(f"loss_variant={loss_variant}: expected {' | '.join(VARIANTS)}")
         super().__init__(instance_counts)
-        self.sums = "foreground" if loss_variant == "foreground" else "all"
         self.gamma, self.mu, self.alpha, self.variant = eqlv2_gamma, eqlv2_mu, eqlv2_alpha, loss_variant
 
     def limit(self, ratio: Tensor) -> Tensor:

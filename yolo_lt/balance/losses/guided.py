@@ -31,7 +31,7 @@ class GradientGuided(Loss):
         skipped: Batches that were not finite, shape ().
     """
 
-    sums = "all"
+    guided = True
     start = 1.0  # the ratio before the first batch
 
     def __init__(self, instance_counts: Sequence[int] | np.ndarray | None = None) -> None:

@@ -62,7 +62,7 @@ def float_dtype(z: Tensor) -> torch.dtype:
 
 
 def weighted_bce(
-    z: Tensor, pos: Positives, terms: Terms, valid: Tensor | None = None, gradient: bool = True, sums: str = ""
+    z: Tensor, pos: Positives, terms: Terms, valid: Tensor | None = None, gradient: bool = True, sums: bool = False
 ) -> Sums:
     """Sum over all entries of v w |y - p|^gamma BCE(z, y), with p = sigmoid(z).
 
@@ -72,16 +72,14 @@ def weighted_bce(
         terms: w and gamma.
         valid: v, bool or float, broadcastable to (B, A, C).
         gradient: Whether the gradient is wanted.
-        sums: Of which negative entries |gradient| is summed by class: "all", those of the "foreground" anchors, or
-            "", none; needs the gradient.
+        sums: Whether |gradient| is to be summed by class; needs the gradient.
     """
     dtype, (_, anchors, classes) = float_dtype(z), z.shape
     zeros = [torch.zeros(n, dtype=dtype, device=z.device) for n in ((), (classes,), (classes,))]
     grad = torch.empty(z.shape, dtype=dtype, device=z.device) if gradient else None
     out = Sums(zeros[0], grad, zeros[1], zeros[2])
     at, c = pos.index[0] * anchors + pos.index[1], pos.index[2]
-    by_row = terms.rows is not None or sums == "foreground"
-    rows = pos.foreground.flatten().nonzero().squeeze(1) if by_row else at[:0]
+    rows = at[:0] if terms.rows is None else pos.foreground.flatten().nonzero().squeeze(1)
     factors = None if terms.rows is None else terms.rows.expand(len(rows), classes)
     valid = None if valid is None else valid.expand(z.shape)
     for part, first, last, p, f in _chunks(z.shape, z.device, at, rows):
@@ -95,7 +93,7 @@ def weighted_bce(
             entries[at[p] - first, c[p]] = 0
         out.value += value.sum()
         if sums and g is not None:
-            out.negative += (g if sums == "all" else g[rows[f] - first]).sum(0)
+            out.negative += g.sum(0)
     value, g = _positives(z[pos.index].to(dtype), pos, terms)
     if valid is not None:
         value, g = value * valid[pos.index], g * valid[pos.index]
