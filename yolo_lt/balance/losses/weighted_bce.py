@@ -18,7 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from yolo_lt.balance.losses.targets import Positives
 
-CHUNK = {"cpu": 2**18}  # entries at once: what a cache holds
+CHUNK = {"cpu": 2**19}  # entries at once: what a cache holds
 CHUNK_ELSEWHERE = 2**26  # what keeps a GPU busy
 
 
