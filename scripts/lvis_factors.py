@@ -1,4 +1,4 @@
-"""Class factors of every sampler on LVIS v1's real counts, by LVIS' own bins: the README's figures about E-IRFS.
+"""Class factors of samplers and weights of losses on LVIS v1's real counts, by LVIS' own bins: figures of the README.
 
     python scripts/lvis_factors.py
 
@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from yolo_lt.balance.sampling import class_factors
+from yolo_lt.balance.weights import class_weights
 
 COUNTS = Path(__file__).parents[1] / "tests" / "golden" / "lvis_v1_real_counts.json"
 SIDES = (  # sampler, variant, t, further keywords
@@ -23,6 +24,7 @@ SIDES = (  # sampler, variant, t, further keywords
     ("eirfs", "bounded", 1e-3, {"alpha": 2.0}),
     ("eirfs", "original", 1e-4, {"alpha": 2.0}),
 )
+WEIGHTS = (("classes", "none"), ("boxes", "none"), ("boxes", 10.0))  # norm, cap: the original, and training's default
 
 
 def main() -> None:
@@ -36,8 +38,17 @@ def main() -> None:
     print("sampler, variant, t: mean of rare, common, frequent; largest")
     for method, variant, thr, kw in SIDES:
         factors = class_factors(counts, method, thr, variant, **kw)
-        means = ", ".join(f"{factors[letters == letter].mean():,.2f}" for letter in "rcf")
-        print(f"{method}, {variant}, {thr:g}: {means}; {factors.max():,.2f}")
+        print(f"{method}, {variant}, {thr:g}: {means(factors, letters)}; {factors.max():,.2f}")
+    print("\nloss, mean 1 over, cap: mean weight of rare, common, frequent; smallest, largest")
+    for method in ("cb", "inverse"):
+        for norm, cap in WEIGHTS:
+            w = class_weights(counts.instance_counts, method, norm=norm, cap=cap)
+            print(f"{method}, {norm}, {cap}: {means(w, letters)}; {w.min():.2g}, {w.max():,.2f}")
+
+
+def means(values: np.ndarray, letters: np.ndarray) -> str:
+    """Of rare, common and frequent classes."""
+    return ", ".join(f"{values[letters == letter].mean():,.2f}" for letter in "rcf")
 
 
 if __name__ == "__main__":
