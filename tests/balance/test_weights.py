@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from yolo_lt.balance import class_weights
@@ -19,6 +19,7 @@ def test_weights_sum_to_the_number_of_classes_that_occur(counts, method, beta):
     assert np.isfinite(weights).all()
 
 
+@example([23207, 23223], "cb", "classes", 1.0)
 @given(COUNTS, st.sampled_from(list(WEIGHTS)), st.sampled_from(list(NORMS)), st.floats(1, 100))
 def test_a_cap_keeps_the_mean(counts, method, norm, cap):
     weights, counts = class_weights(counts, method, norm=norm, cap=cap), np.array(counts, np.float64)

@@ -99,7 +99,7 @@ def _normalised(raw: np.ndarray, share: np.ndarray, cap: float | str) -> np.ndar
     while free.any():  # each round binds one more class at least
         rest = share.sum() - bound * share[~free].sum()
         weights[free] = raw[free] * (rest / (share * raw)[free].sum())
-        over = free & (weights > bound * (1 + 1e-12))
+        over = free & (weights > bound)
         if not over.any():
             break
         weights[over], free = bound, free & ~over
