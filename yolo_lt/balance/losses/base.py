@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,24 +33,23 @@ class Loss:
             Scalar in float32 or better. Logits that are not finite give a loss that is not, as in BCE.
         """
         training = torch.is_grad_enabled() and logits.requires_grad
-        sums, again = self._sums(logits.detach(), targets, ctx, training)
+        run = self._prepared(logits.detach(), targets, ctx)
+        sums = run(gradient=training, sums=training and self.guided)
         if not training:
             return sums.value
         if self.guided:
             self.observe(sums, ctx or {})
-        return _Known.apply(logits, sums.value, sums.gradient, again)
+        return _Known.apply(logits, sums.value, sums.gradient, run)
 
     def gradient(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict | None = None) -> Tensor:
         """The gradient by the logits, shape (B, A, C), float32 or better, in closed form; changes no state."""
-        return self._sums(logits.detach(), targets, ctx, False)[1]()
+        return self._prepared(logits.detach(), targets, ctx)().gradient
 
-    def _sums(
-        self, z: Tensor, targets: Tensor | SparseTargets, ctx: dict | None, gradient: bool
-    ) -> tuple[Sums, Callable[[], Tensor]]:
+    def _prepared(self, z: Tensor, targets: Tensor | SparseTargets, ctx: dict | None) -> Callable[..., Sums]:
+        """The pass over a batch, `weighted_bce` but for what it is to give; it may be made more than once."""
         pos, valid = positives(targets, ctx, float_dtype(z)), (ctx or {}).get("valid")
         terms = self.terms(pos, z.shape[2], z.new_empty(0, dtype=float_dtype(z)))
-        sums = weighted_bce(z, pos, terms, valid, gradient, gradient and self.guided)
-        return sums, lambda: weighted_bce(z, pos, terms, valid).gradient
+        return partial(weighted_bce, z, pos, terms, valid)
 
     def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
         """The weights and powers on the entries of a batch, in the dtype and on the device of `like`."""
@@ -72,13 +72,13 @@ class _Known(torch.autograd.Function):
     """A scalar whose gradient is known already; scaled in place, so that it is the only tensor of its size."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor, again: Callable[[], Tensor]) -> Tensor:
-        ctx.gradient, ctx.again, ctx.dtype = gradient, again, logits.dtype
+    def forward(ctx: Any, logits: Tensor, value: Tensor, gradient: Tensor, run: Callable[..., Sums]) -> Tensor:
+        ctx.gradient, ctx.run, ctx.dtype = gradient, run, logits.dtype
         return value.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         gradient, ctx.gradient = ctx.gradient, None  # it belongs to whoever asked first
-        gradient = ctx.again() if gradient is None else gradient
+        gradient = ctx.run().gradient if gradient is None else gradient
         return gradient.mul_(scale).to(ctx.dtype), None, None, None
