@@ -45,14 +45,14 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from yolo_lt import cli, config
-from yolo_lt.balance.losses import LOSS_KEYS, Loss, SparseTargets, build_loss
+from yolo_lt.balance.losses import Loss, SparseTargets
 from yolo_lt.balance.losses.class_balanced import ClassBalanced
 from yolo_lt.balance.losses.efl import EFL, EQFL
 from yolo_lt.balance.losses.eql import EQL
 from yolo_lt.balance.losses.eqlv2 import VARIANTS, EQLv2
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
-from yolo_lt.ultra.criterion import branches, install
+from yolo_lt.ultra.criterion import branches, install, planned_loss
 
 OPTIONS: dict[str, dict[str, Any]] = {  # yolo-lt keys
     "bce": {"cls_loss": "bce"},
@@ -125,11 +125,9 @@ class Case:
         lt = {"recipe": "baseline", **OPTIONS[name]}
         if name == "eql":
             lt["eql_lambda"] = float(np.quantile(self.stats.image_counts / self.stats.num_images, 2 / 3))
-        resolved = make_plan(self.stats, config.resolve(lt)).keys
-        own = {k: resolved[k] for k in LOSS_KEYS[resolved["cls_loss"]]}
-        counts = (self.stats.image_counts, self.stats.instance_counts, self.stats.num_images)
+        plan = make_plan(self.stats, config.resolve(lt))
         self.model.criterion = None
-        losses = install(self.model, lambda: build_loss(resolved["cls_loss"], *counts, **own), resolved["loss_gain"])
+        losses = install(self.model, lambda: planned_loss(plan), plan.keys["loss_gain"])
         return next(iter(losses.values())).loss
 
 

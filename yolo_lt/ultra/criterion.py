@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
-from yolo_lt.balance.losses import Loss, SparseTargets
+from yolo_lt.balance.losses import LOSS_KEYS, Loss, SparseTargets, build_loss
+from yolo_lt.balance.losses.guided import sum_over_processes
+from yolo_lt.balance.plan import Plan
 from yolo_lt.errors import UsageError
 from yolo_lt.ultra.assigner import make_sparse
 
@@ -53,8 +54,7 @@ class ClassificationLoss:
         """Find `start`, and the gain that is not given, once there are targets enough."""
         norms = [torch.linalg.vector_norm(loss.gradient(logits, targets, ctx)) for loss in (self.loss, Loss())]
         found = torch.stack([*(n.square() for n in norms), targets.sum().to(norms[0])])
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(found)
+        sum_over_processes(found)
         ours, theirs, objects = found.tolist()
         if objects >= OBJECTS and 0 < ours < float("inf") and 0 < theirs < float("inf"):
             self.start = (ours / theirs) ** 0.5
@@ -74,6 +74,13 @@ class ClassificationLoss:
         """Restore `state_dict`."""
         self.loss.load_state_dict(state["loss"])
         self.gain, self.start = (None if state[k] is None else float(state[k]) for k in ("gain", "start"))
+
+
+def planned_loss(plan: Plan) -> Loss:
+    """A new loss as the plan's keys and counts ask for it."""
+    keys, stats = plan.keys, plan.stats
+    own = {k: keys[k] for k in LOSS_KEYS[keys["cls_loss"]]}
+    return build_loss(keys["cls_loss"], stats.image_counts, stats.instance_counts, stats.num_images, **own)
 
 
 def branches(criterion: Any) -> dict[str, Any]:

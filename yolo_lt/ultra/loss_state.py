@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,10 +24,10 @@ def state_file(weights: Path, epoch: int) -> Path:
     return weights / f"lt_state-{epoch}.pt"
 
 
-def save_state(weights: Path, epoch: int, losses: Mapping[str, ClassificationLoss]) -> None:
-    """Write the state after an epoch, whole or not at all."""
+def save_state(weights: Path, epoch: int, states: Mapping[str, dict[str, Any]]) -> None:
+    """Write the losses' states after an epoch, by branch, whole or not at all."""
     with replacing(state_file(weights, epoch)) as temporary:
-        torch.save({"epoch": epoch, "branches": {n: loss.state_dict() for n, loss in losses.items()}}, temporary)
+        torch.save({"epoch": epoch, "branches": dict(states)}, temporary)
 
 
 def drop_old_states(weights: Path, epoch: int) -> None:

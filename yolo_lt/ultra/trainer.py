@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,13 @@ from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
 from yolo_lt.balance import exposure
-from yolo_lt.balance.losses import LOSS_KEYS, Loss, build_loss
 from yolo_lt.balance.losses.guided import ratio_columns
 from yolo_lt.balance.plan import Plan
 from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.files import rewind_csv
 from yolo_lt.report.tables import acted_text, epoch_text, plan_text, start_text
 from yolo_lt.ultra.changes import draw_pasted, make_changes
-from yolo_lt.ultra.criterion import ClassificationLoss, install
+from yolo_lt.ultra.criterion import ClassificationLoss, install, planned_loss
 from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
@@ -105,8 +105,8 @@ class LTMixin(_Trainer):
         """After a recovery the epoch is repeated, so its stream is too, and what was counted of it is dropped."""
         recovered = super()._handle_nan_recovery(epoch)
         if not recovered:
-            self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
-        if recovered:
+            self._keep_losses()
+        else:
             self._restart_stream(epoch)
             self._rewind_losses()
             self.ema.ema.criterion = None  # the recovery copied the model anew
@@ -145,24 +145,23 @@ class LTMixin(_Trainer):
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
 
     def _install_losses(self) -> None:
-        self.losses = install(unwrap_model(self.model), self._build_loss, self.plan.keys["loss_gain"])
+        build = partial(planned_loss, self.plan)
+        self.losses = install(unwrap_model(self.model), build, self.plan.keys["loss_gain"])
         if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
             load_state(Path(self.args.resume).parent, self.start_epoch - 1, self.losses)
-        self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
+        self._keep_losses()
 
     def _build_train_pipeline(self) -> None:
         """Ultralytics' loaders and optimizer; when an epoch starts over with smaller batches, so do the losses."""
         super()._build_train_pipeline()
         self._rewind_losses()
 
+    def _keep_losses(self) -> None:
+        self.loss_states = {name: loss.state_dict() for name, loss in self.losses.items()}
+
     def _rewind_losses(self) -> None:
         for name, loss in self.losses.items():
             loss.load_state_dict(self.loss_states[name])
-
-    def _build_loss(self) -> Loss:
-        keys, stats = self.plan.keys, self.plan.stats
-        own = {k: keys[k] for k in LOSS_KEYS[keys["cls_loss"]]}
-        return build_loss(keys["cls_loss"], stats.image_counts, stats.instance_counts, stats.num_images, **own)
 
     # Records ---------------------------------------------------------------------------------------------------------
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -205,7 +204,7 @@ class LTMixin(_Trainer):
         """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
         last, best = self.last, self.best
         if self.losses:
-            save_state(last.parent, self.epoch, self.losses)
+            save_state(last.parent, self.epoch, self.loss_states)  # kept after the check for NaN, just before
         self.last, self.best = (p.with_name(f".{p.name}.tmp") for p in (last, best))
         try:
             saved = super().save_model()

@@ -59,8 +59,7 @@ class GradientGuided(Loss):
         """Add the gradients of a batch, of all processes."""
         precise = torch.float32 if sums.positive.device.type == "mps" else torch.float64
         batch = torch.stack(self.counted(sums, ctx)).to(precise)
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            dist.all_reduce(batch)
+        sum_over_processes(batch)
         finite = batch.isfinite().all()  # stays on the device: no wait for it
         batch = torch.where(finite, batch, torch.zeros_like(batch))
         self.skipped = self.skipped.to(batch.device) + ~finite
@@ -92,6 +91,12 @@ class GradientGuided(Loss):
             raise ValueError(f"the gradients are of {sorted(classes)} classes")
         self.positive, self.negative = state.get("positive"), state.get("negative")
         self.skipped = torch.tensor(state.get("skipped", 0))
+
+
+def sum_over_processes(values: Tensor) -> None:
+    """Replace a tensor by its sum over all processes; every one of them must come here."""
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(values)
 
 
 def ratio_columns(loss: Loss, branch: str, bins: Mapping[str, list[int]]) -> dict[str, float]:
