@@ -264,7 +264,7 @@ def test_state_goes_from_loss_to_loss(name, kw):
     torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
     second.load_state_dict({})
     assert second(z, targets).item() == build_loss(name, **COUNTS, **kw)(z, targets).item()
-    with pytest.raises(ValueError, match="keeps positive, negative and skipped"):
+    with pytest.raises(ValueError, match="keeps positive, negative, skipped"):
         second.load_state_dict({"positive": torch.zeros(4)})
 
 
@@ -350,7 +350,13 @@ def test_a_stateless_loss_keeps_no_state_and_none_is_a_module(name):
 
 def test_every_loss_takes_its_keys():
     assert set(LOSS_KEYS) == set(LOSSES)
-    values = {"cb_form": "row", "weight_norm": "boxes", "weight_cap": 5.0, "loss_variant": "original"}
+    values = {
+        "cb_form": "row",
+        "weight_norm": "boxes",
+        "weight_cap": 5.0,
+        "loss_variant": "original",
+        "margin_reference": "max",
+    }
     for name, keys in LOSS_KEYS.items():
         build_loss(name, **COUNTS, **{k: values.get(k, 0.5) for k in keys})
 

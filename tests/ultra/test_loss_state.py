@@ -623,7 +623,7 @@ def test_the_state_goes_through_a_file_exactly(name, tmp_path):
     assert again.skipped == 1
     assert_same(again(*batch(seed=4)), loss(*batch(seed=4)))
     assert_same(again.state_dict(), loss.state_dict())
-    with pytest.raises(ValueError, match="keeps positive, negative and skipped"):
+    with pytest.raises(ValueError, match="keeps positive, negative, skipped"):
         again.load_state_dict({"positive": torch.ones(4)})
 
 

@@ -58,7 +58,7 @@ def load_state(weights: Path, epoch: int, losses: Mapping[str, ClassificationLos
         content = torch.load(path, map_location="cpu", weights_only=True)
         for name, loss in losses.items():
             loss.load_state_dict(content["branches"][name])
-            if loss.loss.guided and not loss.loss.state_dict():
-                raise ValueError("it holds no gradients")
+            if loss.loss.keeps_state and not loss.loss.state_dict():
+                raise ValueError("it is empty")
     except Exception as e:  # reading what is no such file raises whatever it likes
         raise LTError(f"{path} cannot be read as the state of this run's loss: {e}") from None

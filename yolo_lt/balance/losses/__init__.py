@@ -12,11 +12,16 @@ from yolo_lt.balance.losses.class_balanced import ClassBalanced
 from yolo_lt.balance.losses.efl import EFL, EQFL
 from yolo_lt.balance.losses.eql import EQL
 from yolo_lt.balance.losses.eqlv2 import EQLv2
+from yolo_lt.balance.losses.federated import Federated
 from yolo_lt.balance.losses.guided import GradientGuided
+from yolo_lt.balance.losses.loce import LOCE
+from yolo_lt.balance.losses.margins import ECM, LogitAdjusted
+from yolo_lt.balance.losses.seesaw import Seesaw
 from yolo_lt.balance.losses.targets import SparseTargets
+from yolo_lt.balance.losses.weighted_bce import RowWeights
 from yolo_lt.errors import UsageError
 
-__all__ = ["LOSSES", "LOSS_KEYS", "GradientGuided", "Loss", "SparseTargets", "build_loss"]
+__all__ = ["LOSSES", "LOSS_KEYS", "GradientGuided", "Loss", "RowWeights", "SparseTargets", "build_loss"]
 
 Counts = Sequence[int] | np.ndarray
 
@@ -42,6 +47,11 @@ LOSSES: dict[str, Callable[..., Loss]] = {  # name: (images per class, boxes per
     "eqlv2": lambda images, boxes, num, **kw: EQLv2(boxes, **kw),
     "efl": lambda images, boxes, num, **kw: EFL(boxes, **kw),
     "eqfl": lambda images, boxes, num, **kw: EQFL(boxes, **kw),
+    "seesaw": lambda images, boxes, num, **kw: Seesaw(boxes, **kw),
+    "ecm": lambda images, boxes, num, **kw: ECM(_needed("image_counts", images), **kw),
+    "loce": lambda images, boxes, num, **kw: LOCE(boxes, **kw),
+    "logit_adjusted": lambda images, boxes, num, **kw: LogitAdjusted(_needed("instance_counts", boxes), **kw),
+    "federated": lambda images, boxes, num, **kw: Federated(_needed("image_counts", images), **kw),
 }
 
 _WEIGHTS = ("cb_form", "weight_norm", "weight_cap", "focal_gamma")
@@ -53,6 +63,11 @@ LOSS_KEYS: dict[str, tuple[str, ...]] = {  # the keys of cfg/default.yaml that a
     "eqlv2": ("eqlv2_gamma", "eqlv2_mu", "eqlv2_alpha", "loss_variant"),
     "efl": ("focal_gamma", "efl_scale"),
     "eqfl": ("focal_gamma", "efl_scale"),
+    "seesaw": ("seesaw_p", "seesaw_q"),
+    "ecm": ("ecm_background", "ecm_scale", "margin_reference"),
+    "loce": ("loce_momentum",),
+    "logit_adjusted": ("logit_tau", "margin_reference"),
+    "federated": ("federated_classes", "federated_power"),
 }
 
 

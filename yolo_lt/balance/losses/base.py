@@ -18,6 +18,7 @@ class Loss:
     """Binary cross-entropy summed over all entries; the losses of this room say in `terms` what they multiply it by."""
 
     guided = False  # whether it learns from its own gradients: then training calls `observe`
+    keeps_state = False  # whether `state_dict` must survive a restart
 
     def __call__(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict | None = None) -> Tensor:
         """The loss, summed and not normalised.
@@ -25,15 +26,16 @@ class Loss:
         Args:
             logits: Shape (B, A, C), float.
             targets: Soft targets, dense (B, A, C) or sparse.
-            ctx: "foreground" bool (B, A); "valid" bool or float broadcastable to (B, A, C); "branch" "one2many" or
-                "one2one"; "normalizer", what the caller divides the sum by, as efl and eqfl sum the gradients of the
-                final loss. A missing key means: from the targets, all valid, one2many, 1.
+            ctx: "foreground" bool (B, A); "valid" bool or float broadcastable to (B, A, C); "absent", `RowWeights` of
+                the negative entries alone; "branch" "one2many" or "one2one"; "normalizer", what the caller divides the
+                sum by, as efl and eqfl sum the gradients of the final loss. A missing key means: from the targets, all
+                valid, one2many, 1.
 
         Returns:
             Scalar in float32 or better. Logits that are not finite give a loss that is not, as in BCE.
         """
         training = torch.is_grad_enabled() and logits.requires_grad
-        run = self._prepared(logits.detach(), targets, ctx)
+        run = self._prepared(logits.detach(), targets, ctx, training)
         sums = run(gradient=training, sums=training and self.guided)
         if not training:
             return sums.value
@@ -45,15 +47,22 @@ class Loss:
         """The gradient by the logits, shape (B, A, C), float32 or better, in closed form; changes no state."""
         return self._prepared(logits.detach(), targets, ctx)().gradient
 
-    def _prepared(self, z: Tensor, targets: Tensor | SparseTargets, ctx: dict | None) -> Callable[..., Sums]:
+    def _prepared(
+        self, z: Tensor, targets: Tensor | SparseTargets, ctx: dict | None, training: bool = False
+    ) -> Callable[..., Sums]:
         """The pass over a batch, `weighted_bce` but for what it is to give; it may be made more than once."""
-        pos, valid = positives(targets, ctx, float_dtype(z)), (ctx or {}).get("valid")
-        terms = self.terms(pos, z.shape[2], z.new_empty(0, dtype=float_dtype(z)))
-        return partial(weighted_bce, z, pos, terms, valid)
+        pos, given = positives(targets, ctx, float_dtype(z)), ctx or {}
+        if training:
+            self.count(pos, z)
+        terms = self.terms(pos, z, z.new_empty(0, dtype=float_dtype(z)))
+        return partial(weighted_bce, z, pos, terms, given.get("valid"), given.get("absent"))
 
-    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
-        """The weights and powers on the entries of a batch, in the dtype and on the device of `like`."""
+    def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
+        """What is done to the entries of a batch of logits z (B, A, C), in the dtype and on the device of `like`."""
         return Terms()
+
+    def count(self, pos: Positives, z: Tensor) -> None:
+        """Learn from the positive entries and the logits (B, A, C) of a training batch, before its loss."""
 
     def observe(self, sums: Sums, ctx: dict[str, Any]) -> None:
         """Learn from the gradients of a training batch."""

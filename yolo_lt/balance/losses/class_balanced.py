@@ -77,11 +77,11 @@ class ClassBalanced(Loss):
         weights = class_weights(instance_counts, method, cb_beta, inverse_power, weight_norm, weight_cap)
         self.weights = torch.from_numpy(weights)
 
-    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+    def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """The form's weights, and gamma for all classes alike."""
         terms = self.form(self.weights.to(like), pos)
         if self.gamma:
-            terms.gamma = like.new_full((num_classes,), self.gamma)
+            terms.gamma = like.new_full((z.shape[2],), self.gamma)
         return terms
 
 

@@ -57,9 +57,9 @@ class EQFL(GradientGuided):
         normalizer = ctx.get("normalizer", 1)
         return sums.positive / normalizer, sums.negative / normalizer
 
-    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+    def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """Focus and weight by class."""
-        gamma = self.gamma + self.scale * (1 - self.ratio(num_classes, like))
+        gamma = self.gamma + self.scale * (1 - self.ratio(z.shape[2], like))
         weight, (of_positives, of_negatives) = gamma / self.gamma, self.alpha or (1.0, 1.0)
         return Terms(of_positives * weight[pos.index[2]], of_negatives * weight, gamma=gamma)
 

@@ -31,8 +31,8 @@ class EQL(Loss):
         frequency = np.asarray(image_counts, np.float64) / num_images
         self.rare = torch.from_numpy(np.flatnonzero(frequency < eql_lambda))
 
-    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+    def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """0 on the rare classes' negatives of foreground rows."""
-        kept = like.new_ones(num_classes)
+        kept = like.new_ones(z.shape[2])
         kept[self.rare.to(like.device)] = 0
         return Terms(rows=kept)

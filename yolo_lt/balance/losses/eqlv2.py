@@ -57,8 +57,8 @@ class EQLv2(GradientGuided):
         seen, log = ratio > 0, ratio.clamp_min(EPS).log()
         return (log - (log * seen).sum() / seen.sum().clamp_min(1)).exp()
 
-    def terms(self, pos: Positives, num_classes: int, like: Tensor) -> Terms:
+    def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """Weights by class."""
-        negative = torch.sigmoid(self.gamma * (self.ratio(num_classes, like) - self.mu))
+        negative = torch.sigmoid(self.gamma * (self.ratio(z.shape[2], like) - self.mu))
         positive = 1 + self.alpha * (1 - negative)
         return Terms(positives=positive[pos.index[2]], negatives=negative)

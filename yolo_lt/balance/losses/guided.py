@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from yolo_lt.balance.losses.base import Loss
+from yolo_lt.balance.losses.state import check_kept, sum_over_processes
 from yolo_lt.balance.losses.weighted_bce import Sums
 
 EPS = 1e-10
@@ -31,7 +31,7 @@ class GradientGuided(Loss):
         skipped: Batches that were not finite, shape ().
     """
 
-    guided = True
+    guided = keeps_state = True
     start = 1.0  # the ratio before the first batch
 
     def __init__(self, instance_counts: Sequence[int] | np.ndarray | None = None) -> None:
@@ -84,19 +84,12 @@ class GradientGuided(Loss):
         Raises:
             ValueError: It is not the state of such a loss.
         """
-        if state and set(state) != {"positive", "negative", "skipped"}:
-            raise ValueError(f"{type(self).__name__} keeps positive, negative and skipped, got {sorted(state)}")
+        check_kept(type(self).__name__, state, ("positive", "negative", "skipped"))
         classes = {len(state[k]) for k in ("positive", "negative") if state}
         if len(classes) > 1 or (classes and self.occurs is not None and classes != {len(self.occurs)}):
             raise ValueError(f"the gradients are of {sorted(classes)} classes")
         self.positive, self.negative = state.get("positive"), state.get("negative")
         self.skipped = torch.tensor(state.get("skipped", 0))
-
-
-def sum_over_processes(values: Tensor) -> None:
-    """Replace a tensor by its sum over all processes; every one of them must come here."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        dist.all_reduce(values)
 
 
 def ratio_columns(loss: Loss, branch: str, bins: Mapping[str, list[int]]) -> dict[str, float]:
