@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from compare_recipes import print_difference, print_table, validate
+from compare_recipes import SETS, print_difference, print_table, validate
 
 from yolo_lt import api, cli
 from yolo_lt.evaluate import Matches
@@ -31,7 +31,7 @@ def main() -> None:
     for side, own in sides.items():
         matches[side] = [run(out, f"{side}-s{i}", m, {**keys, **own, "seed": i}) for i, m in enumerate(models)]
     bins = bins_of(find_lt(Path(models[0])))
-    sets = bins.class_sets(len(matches["all"][0].category_ids))
+    sets = dict(zip(SETS, bins.class_sets(len(matches["all"][0].category_ids)), strict=True))
     print(
         f"\n{len(models)} checkpoints, {keys.get('epochs')} epochs of equal length, cached features, last.pt, split val"
     )

@@ -29,6 +29,7 @@ from yolo_lt.ultra.args import is_finished
 from yolo_lt.ultra.runfiles import bins_of, find_lt
 
 SHOWN = ("AP", "AP50", "AP75")
+SETS = ("all", *BIN_NAMES)
 
 
 def main() -> None:
@@ -42,7 +43,7 @@ def main() -> None:
         for recipe in recipes:
             matches.setdefault(recipe, []).append(run(out, recipe, seed, keys))
     bins = bins_of(find_lt(out / f"{recipes[0]}-s{seeds[0]}" / "weights" / "last.pt"))
-    sets = bins.class_sets(len(matches[recipes[0]][0].category_ids))
+    sets = dict(zip(SETS, bins.class_sets(len(matches[recipes[0]][0].category_ids)), strict=True))
     print(f"\n{len(seeds)} seeds, {keys.get('epochs')} epochs of equal length, last.pt, split val, protocol coco")
     print(f"(100 detections per image and class), bins {bins.rule}; 95 % intervals resample images and seeds\n")
     print_table(matches, sets)
@@ -81,26 +82,26 @@ def unfinished(last: Path) -> bool:
     return not is_finished(last) or (second and not (head.is_file() and is_finished(head)))
 
 
-def print_table(matches: dict[str, list[Matches]], sets: list[np.ndarray]) -> None:
-    """Mean over seeds with an interval, per recipe and bin."""
+def print_table(matches: dict[str, list[Matches]], sets: dict[str, np.ndarray]) -> None:
+    """Mean over seeds with an interval, per recipe and set of classes."""
     print("| recipe | bin | " + " | ".join(SHOWN) + " | AP50 per seed |")
     print("|---" * (len(SHOWN) + 3) + "|")
     for recipe, runs in matches.items():
-        values = np.stack([set_means(class_metrics(m), sets) for m in runs])
+        values = np.stack([set_means(class_metrics(m), list(sets.values())) for m in runs])
         weights = list(image_weights(len(runs[0].image_ids), 1000, 0))
-        low, high = seeds_interval(np.stack([replicate_means(m, sets, weights) for m in runs]))
-        for i, name in enumerate(("all", *BIN_NAMES)):
+        low, high = seeds_interval(np.stack([replicate_means(m, list(sets.values()), weights) for m in runs]))
+        for i, name in enumerate(sets):
             cells = [with_interval(values[:, i, j].mean(), (low[i, j], high[i, j])) for j in map(METRICS.index, SHOWN)]
             seeds = ", ".join(f"{v:.3f}" for v in values[:, i, METRICS.index("AP50")])
             print(f"| {recipe} | {name} | {' | '.join(cells)} | {seeds} |")
 
 
-def print_difference(ours: str, base: str, matches: dict[str, list[Matches]], sets: list[np.ndarray]) -> None:
-    """Paired difference per bin, and what its interval says."""
-    difference, (low, high) = paired_difference(matches[ours], matches[base], sets)
+def print_difference(ours: str, base: str, matches: dict[str, list[Matches]], sets: dict[str, np.ndarray]) -> None:
+    """Paired difference per set of classes, and what its interval says."""
+    difference, (low, high) = paired_difference(matches[ours], matches[base], list(sets.values()))
     print(f"\n| {ours} - {base} | " + " | ".join(SHOWN) + " | AP50 is |")
     print("|---" * (len(SHOWN) + 2) + "|")
-    for i, name in enumerate(("all", *BIN_NAMES)):
+    for i, name in enumerate(sets):
         cells = [with_interval(difference[i, j], (low[i, j], high[i, j]), "+") for j in map(METRICS.index, SHOWN)]
         word = verdict(low[i, METRICS.index("AP50")], high[i, METRICS.index("AP50")])
         print(f"| {name} | {' | '.join(cells)} | {word} |")

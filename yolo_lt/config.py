@@ -123,26 +123,37 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 _REPEATS = ("rfs", "irfs", "eirfs")
-ACTS_WITH: dict[str, tuple[str, tuple]] = {  # key: another that must have one of these values, or be on
-    "sampler_variant": ("sampler", _REPEATS),
-    "repeat_thr": ("sampler", _REPEATS),
-    "repeat_cap": ("sampler", (*_REPEATS, "class_aware", "inverse")),
-    "rounding": ("sampler", _REPEATS),
-    "eirfs_alpha": ("sampler", ("eirfs",)),
-    "paste_memory": ("tail_paste", ()),
-    "cb_beta": ("cls_loss", ("cb",)),
-    "inverse_power": ("cls_loss", ("inverse",)),
-    **dict.fromkeys(("cb_form", "weight_norm", "weight_cap"), ("cls_loss", ("cb", "inverse"))),
-    "focal_gamma": ("cls_loss", ("cb", "inverse", "efl", "eqfl")),
-    "eql_lambda": ("cls_loss", ("eql",)),
-    **dict.fromkeys(("loss_variant", "eqlv2_gamma", "eqlv2_mu", "eqlv2_alpha"), ("cls_loss", ("eqlv2",))),
-    "efl_scale": ("cls_loss", ("efl", "eqfl")),
-    "loss_gain": ("cls_loss", ("cb", "inverse", "eql", "eqlv2", "efl", "eqfl")),
-    "replay": ("strategy", ("tail", "hard")),
-    "mine_every": ("strategy", ("hard",)),
-    "cache_views": ("feature_cache", (True,)),
-    "cache_limit": ("feature_cache", (True,)),
-    "cache_dir": ("feature_cache", (True,)),
+_WEIGHTED = ("cb", "inverse")
+_LOSSES = (*_WEIGHTED, "eql", "eqlv2", "efl", "eqfl", "seesaw", "ecm", "loce", "logit_adjusted", "federated")
+Others = tuple[tuple[str, tuple], ...]
+ACTS_WITH: dict[str, Others] = {  # key: others, of which one must have one of these values, or be on
+    "sampler_variant": (("sampler", _REPEATS),),
+    "repeat_thr": (("sampler", _REPEATS),),
+    "repeat_cap": (("sampler", (*_REPEATS, "class_aware", "inverse")),),
+    "rounding": (("sampler", _REPEATS),),
+    "eirfs_alpha": (("sampler", ("eirfs",)),),
+    "paste_memory": (("tail_paste", ()),),
+    "cb_beta": (("cls_loss", ("cb",)), ("box_weight", ("cb",))),
+    "inverse_power": (("cls_loss", ("inverse",)), ("box_weight", ("inverse",))),
+    "cb_form": (("cls_loss", _WEIGHTED),),
+    **dict.fromkeys(("weight_norm", "weight_cap"), (("cls_loss", _WEIGHTED), ("box_weight", _WEIGHTED))),
+    "focal_gamma": (("cls_loss", ("cb", "inverse", "efl", "eqfl")),),
+    "eql_lambda": (("cls_loss", ("eql",)),),
+    **dict.fromkeys(("loss_variant", "eqlv2_gamma", "eqlv2_mu", "eqlv2_alpha"), (("cls_loss", ("eqlv2",)),)),
+    "efl_scale": (("cls_loss", ("efl", "eqfl")),),
+    **dict.fromkeys(("seesaw_p", "seesaw_q"), (("cls_loss", ("seesaw",)),)),
+    **dict.fromkeys(("ecm_background", "ecm_scale"), (("cls_loss", ("ecm",)),)),
+    "logit_tau": (("cls_loss", ("logit_adjusted",)),),
+    "margin_reference": (("cls_loss", ("logit_adjusted", "ecm")),),
+    "loce_momentum": (("cls_loss", ("loce",)),),
+    **dict.fromkeys(
+        ("federated_classes", "federated_power"), (("cls_loss", ("federated",)), ("unknown_negatives", ("sampled",)))
+    ),
+    "unknown_negatives": (("federated", ()),),
+    "loss_gain": (("cls_loss", _LOSSES),),
+    "replay": (("strategy", ("tail", "hard")),),
+    "mine_every": (("strategy", ("hard",)),),
+    **dict.fromkeys(("cache_views", "cache_limit", "cache_dir"), (("feature_cache", (True,)),)),
 }
 
 
@@ -156,11 +167,11 @@ def check_acting(ours: dict[str, Any], lt: dict[str, Any]) -> None:
     Raises:
         UsageError: One of them acts only with another value of another key.
     """
-    for name, (other, values) in ACTS_WITH.items():
-        acts = lt[other] in values if values else lt[other]
+    for name, others in ACTS_WITH.items():
+        acts = any(lt[other] in values if values else lt[other] for other, values in others)
         if ours.get(name, "auto") != "auto" and not acts:
-            wanted = " or ".join(f"{other}={str(v).lower()}" for v in values) or other
-            raise UsageError(f"{name} acts only with {wanted}")
+            wanted = [f"{other}={str(v).lower()}" for other, values in others for v in values] or [others[0][0]]
+            raise UsageError(f"{name} acts only with {' or '.join(wanted)}")
 
 
 def stage_two_defaults() -> dict[str, Any]:

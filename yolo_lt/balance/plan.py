@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +13,14 @@ from yolo_lt.balance.strategy import focus, tail_images
 from yolo_lt.balance.stream import epoch_length
 from yolo_lt.balance.weights import class_weights
 from yolo_lt.dataset.bins import BIN_NAMES, Bins, frequency_bins
+from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
 
 LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
 COUNT_WEIGHTED = ("cb", "inverse")  # losses with a weight per class from its count
+COMPARING = (*COUNT_WEIGHTED, "eql", "seesaw", "loce", "logit_adjusted", "ecm", "federated")  # one class with another
+UNKNOWN = "strict"  # what unknown_negatives=auto stands for
 TAIL_PASTE = 0.3  # what tail_paste=true stands for
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
@@ -36,6 +40,8 @@ class Plan:
         class_factors: Class factors behind them, shape (C,), float64; 1 without a sampler.
         weights: Loss weight of a positive entry per class, shape (C,), float64; 1 where the loss has none.
         notes: Sentences that say what was chosen and why.
+        box_weights: Weight of the box loss per class, shape (C,), float64; None without.
+        federated: Which classes were looked for in which images; None where all were in all.
     """
 
     keys: dict[str, Any]
@@ -45,6 +51,8 @@ class Plan:
     class_factors: np.ndarray
     weights: np.ndarray
     notes: tuple[str, ...]
+    box_weights: np.ndarray | None = None
+    federated: FederatedIndex | None = None
 
     @property
     def samples(self) -> bool:
@@ -55,6 +63,11 @@ class Plan:
     def changes_images(self) -> bool:
         """Whether the recipe changes what training sees: how often an image is drawn, or the image."""
         return self.samples or self.paste_share > 0 or bool(self.keys["tail_augment"])
+
+    @property
+    def adapts_data(self) -> bool:
+        """Whether training needs our data set: for what it sees, or to know where a pixel comes from."""
+        return self.changes_images or self.federated is not None
 
     @property
     def paste_share(self) -> float:
@@ -73,8 +86,8 @@ class Plan:
 
     @property
     def reweighs(self) -> bool:
-        """Whether the recipe changes the classification loss."""
-        return self.keys["cls_loss"] != "bce"
+        """Whether the recipe changes the losses."""
+        return self.keys["cls_loss"] != "bce" or self.federated is not None or self.box_weights is not None
 
     @property
     def asked(self) -> np.ndarray:
@@ -111,16 +124,24 @@ class Plan:
         return rows
 
 
-def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None) -> Plan:
+def make_plan(
+    stats: ClassStats,
+    keys: dict[str, Any],
+    bins: Bins | None = None,
+    federated: FederatedIndex | None = None,
+    federated_notes: Sequence[str] = (),
+) -> Plan:
     """Resolve a recipe for a data set.
 
     Args:
         stats: Class occurrences of the images that are trained on.
         keys: Every yolo-lt key, as `config.resolve` returns them.
         bins: The bins, if they come from more images than those; else `bins=` decides.
+        federated: The federated index of those images, if there is one.
+        federated_notes: Sentences about it.
 
     Raises:
-        UsageError: A key is out of range.
+        UsageError: A key is out of range or cannot act on this data.
         LTError: The bins file is missing or malformed, or no image serves the strategy of stage two.
     """
     bins = bins or frequency_bins(stats.image_counts, keys["bins"], stats.frequency)
@@ -135,9 +156,15 @@ def make_plan(stats: ClassStats, keys: dict[str, Any], bins: Bins | None = None)
     weights = np.ones(stats.num_classes)
     notes += _loss_notes(stats, keys)
     if keys["cls_loss"] in COUNT_WEIGHTED:
-        weights = loss_weights(stats, keys)
-        notes += _weight_notes(weights, stats, keys)
-    plan = Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes))
+        weights = loss_weights(stats, keys, keys["cls_loss"])
+        notes += _weight_notes(weights, stats, keys, f"{keys['cb_form']} weights", f"cls_loss={keys['cls_loss']}")
+    box_weights = None
+    if keys["box_weight"] != "none":
+        box_weights = loss_weights(stats, keys, keys["box_weight"])
+        notes += _weight_notes(box_weights, stats, keys, "box weights", f"box_weight={keys['box_weight']}")
+    federated, more = _federated(federated, keys)
+    notes = [*notes, *federated_notes, *more]
+    plan = Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes), box_weights, federated)
     _check_tail(plan)
     return plan
 
@@ -168,17 +195,34 @@ def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str
     return factors, f"strategy=tail: {holding.sum()} images with tail classes, {share}; {length} draws per epoch"
 
 
-def loss_weights(stats: ClassStats, keys: dict[str, Any]) -> np.ndarray:
+def _federated(index: FederatedIndex | None, keys: dict[str, Any]) -> tuple[FederatedIndex | None, list[str]]:
+    """The index, if it has anything to mask, and what is done with the classes that nobody looked for."""
+    if index is None:
+        if keys["unknown_negatives"] != "auto":
+            raise UsageError("unknown_negatives cannot act: neither federated= nor the data YAML says what is known")
+        return None, []
+    if (index.row == EVERYTHING).all():
+        return None, ["WARNING: federated: every class was looked for in every image, so there is nothing to mask"]
+    if keys["unknown_negatives"] == "auto":
+        keys["unknown_negatives"] = UNKNOWN
+    return index, [f"unknown_negatives={keys['unknown_negatives']}"]
+
+
+def loss_weights(stats: ClassStats, keys: dict[str, Any], method: str) -> np.ndarray:
     """The weights of cb and inverse, shape (C,), float64."""
-    own = (keys["cls_loss"], keys["cb_beta"], keys["inverse_power"], keys["weight_norm"], keys["weight_cap"])
+    own = (method, keys["cb_beta"], keys["inverse_power"], keys["weight_norm"], keys["weight_cap"])
     return class_weights(stats.instance_counts, *own)
 
 
 def _loss_notes(stats: ClassStats, keys: dict[str, Any]) -> list[str]:
     """Refuse a loss that compares classes where there is one, and say it when eql finds no class rare."""
     name = keys["cls_loss"]
-    if name in (*COUNT_WEIGHTED, "eql") and stats.num_classes == 1:
-        raise UsageError(f"cls_loss={name} cannot act on a single class: it weighs classes against each other")
+    for key, value in (("cls_loss", name), ("box_weight", keys["box_weight"])):
+        if value in COMPARING and stats.num_classes == 1:
+            raise UsageError(f"{key}={value} cannot act on a single class: it weighs classes against each other")
+    if name == "federated" and keys["federated_classes"] >= (stats.image_counts > 0).sum():
+        most = int((stats.image_counts > 0).sum())
+        return [f"WARNING: cls_loss=federated takes all {most} classes in every batch: federated_classes must be less"]
     if name == "eql":
         present = stats.image_counts[stats.image_counts > 0]
         rarest, threshold = present.min(initial=stats.num_images) / stats.num_images, keys["eql_lambda"]
@@ -187,11 +231,11 @@ def _loss_notes(stats: ClassStats, keys: dict[str, Any]) -> list[str]:
     return []
 
 
-def _weight_notes(weights: np.ndarray, stats: ClassStats, keys: dict[str, Any]) -> list[str]:
+def _weight_notes(weights: np.ndarray, stats: ClassStats, keys: dict[str, Any], what: str, key: str) -> list[str]:
     of = weights[stats.instance_counts > 0]
     if not len(of) or np.ptp(of) < 1e-6:
-        return [f"WARNING: cls_loss={keys['cls_loss']} weighs all classes alike"]
-    return [f"{keys['cb_form']} weights from {of.min():.3g} to {of.max():.3g}, mean 1 over {keys['weight_norm']}"]
+        return [f"WARNING: {key} weighs all classes alike"]
+    return [f"{what} from {of.min():.3g} to {of.max():.3g}, mean 1 over {keys['weight_norm']}"]
 
 
 def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -50,7 +50,10 @@ def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
         policy = "the default policy" if keys["tail_augment"] is True else keys["tail_augment"]
         acts.append(f"tail_augment: {policy} on images with tail classes")
     if plan.reweighs:
-        acts.append(f"cls_loss={keys['cls_loss']} on {' and '.join(branches)}")
+        masked = f", unknown negatives {keys['unknown_negatives']}" if plan.federated is not None else ""
+        acts.append(f"cls_loss={keys['cls_loss']}{masked} on {' and '.join(branches)}")
+    if plan.box_weights is not None:
+        acts.append(f"box_weight={keys['box_weight']}")
     head = f"recipe={keys['recipe']}: " + ("; ".join(acts) or "nothing is changed, training is stock Ultralytics")
     header = ("bin", "classes", "images", "instances", "repeat", "exposure x", "loss weight")
     return "\n".join([head, *plan.notes, f"bins: {plan.bins.rule}", table(header, plan.bin_rows())])
@@ -84,12 +87,13 @@ def start_text(losses: dict[str, Any]) -> str:
     return f"gradient norm of the classification loss at the start: {'; '.join(parts)}"
 
 
-def acted_text(exposure_csv: Path, losses: dict[str, Any]) -> str:
-    """What acted in a finished training: realised exposure by bin, and the batches that the loss saw."""
+def acted_text(exposure_csv: Path, losses: dict[str, Any], more: Sequence[str] = ()) -> str:
+    """What acted in a finished training: the batches that the loss saw, `more`, and realised exposure by bin."""
     parts = [f"cls_loss acted on {loss.batches} batches of {name}" for name, loss in losses.items()]
     for name, loss in losses.items():
         if skipped := int(getattr(loss.loss, "skipped", 0)):
             parts.append(f"{skipped} batches of {name} had gradients that are not finite and left the statistics alone")
+    parts += more
     if exposure_csv.exists():
         rows = exposure.read(exposure_csv)
         parts.append("realised exposure, images that hold a class of the bin:\n" + exposure_table(rows))

@@ -1,15 +1,16 @@
-"""The classification loss: a plain object in the place of `criterion.bce`, on every branch of the head."""
+"""What stands in the criterion: our classification loss for `bce`, weights by class around `bbox_loss`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from yolo_lt.balance.losses import LOSS_KEYS, Loss, SparseTargets, build_loss
-from yolo_lt.balance.losses.guided import sum_over_processes
+from yolo_lt.balance.losses import LOSS_KEYS, Loss, RowWeights, SparseTargets, build_loss
+from yolo_lt.balance.losses.state import sum_over_processes
 from yolo_lt.balance.plan import Plan
 from yolo_lt.errors import UsageError
 from yolo_lt.ultra.assigner import make_sparse
@@ -32,7 +33,11 @@ class ClassificationLoss:
         found: Whether the gain is found rather than given.
         start: Gradient norm over that of BCE in that batch; None before it.
         batches: Training batches it has acted on.
+        absent: Weights of the negatives of the batch to come, if the labels are federated; whoever prepares the batch
+            sets them.
     """
+
+    absent: RowWeights | None = None
 
     def __init__(self, loss: Loss, branch: str, gain: float | str = 1.0) -> None:
         self.loss, self.branch, self.batches = loss, branch, 0
@@ -45,14 +50,27 @@ class ClassificationLoss:
         ctx = {"branch": self.branch, "normalizer": targets.sum().clamp(min=1)}
         if torch.is_grad_enabled() and logits.requires_grad:
             self.batches += 1
+            if self.absent is not None:
+                ctx["absent"], self.absent = self._of_this_batch(logits), None
             if self.start is None:
                 self._compare(logits, targets, ctx)
         value = self.loss(logits, targets, ctx)
         return value if self.gain is None else value * self.gain
 
+    def _of_this_batch(self, logits: Tensor) -> RowWeights:
+        assert self.absent is not None
+        if self.absent.index.shape != logits.shape[:2]:
+            raise RuntimeError(
+                f"the federated mask is for anchors {tuple(self.absent.index.shape)}, the head has "
+                f"{tuple(logits.shape[:2])}"
+            )
+        return self.absent
+
     def _compare(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict[str, Any]) -> None:
         """Find `start`, and the gain that is not given, once there are targets enough."""
-        norms = [torch.linalg.vector_norm(loss.gradient(logits, targets, ctx)) for loss in (self.loss, Loss())]
+        plain = {k: v for k, v in ctx.items() if k != "absent"}
+        gradients = self.loss.gradient(logits, targets, ctx), Loss().gradient(logits, targets, plain)
+        norms = [torch.linalg.vector_norm(g) for g in gradients]
         found = torch.stack([*(n.square() for n in norms), targets.sum().to(norms[0])])
         sum_over_processes(found)
         ours, theirs, objects = found.tolist()
@@ -64,7 +82,7 @@ class ClassificationLoss:
     @property
     def has_state(self) -> bool:
         """Whether a resumed training must have `state_dict`: what stateless losses have is measured anew."""
-        return self.loss.guided or self.found
+        return self.loss.keeps_state or self.found
 
     def state_dict(self) -> dict[str, Any]:
         """What must survive a restart: the gain and the loss's own state."""
@@ -76,10 +94,29 @@ class ClassificationLoss:
         self.gain, self.start = (None if state[k] is None else float(state[k]) for k in ("gain", "start"))
 
 
-def planned_loss(plan: Plan) -> Loss:
-    """A new loss as the plan's keys and counts ask for it."""
+class WeightedBoxLoss:
+    """Stands where Ultralytics keeps its box loss (IoU and DFL, or L1), weighted by the class of each anchor's object.
+
+    Ultralytics weighs an anchor by its soft target and divides by the sum of all; the divisor stays.
+    """
+
+    def __init__(self, stock: Callable[..., tuple[Tensor, Tensor]], weights: Tensor) -> None:
+        self.stock, self.weights = stock, weights
+
+    def __call__(self, dist: Tensor, boxes: Tensor, anchors: Tensor, true: Tensor, scores: Any, *rest: Any) -> Any:
+        """Ultralytics' two losses; `scores` are sparse targets."""
+        self.weights = self.weights.to(scores.values)
+        return self.stock(
+            dist, boxes, anchors, true, replace(scores, values=scores.values * self.weights[scores.labels]), *rest
+        )
+
+
+def planned_loss(plan: Plan, seed: int = 0) -> Loss:
+    """A new loss as the plan's keys and counts ask for it; `seed` decides what a loss draws."""
     keys, stats = plan.keys, plan.stats
     own = {k: keys[k] for k in LOSS_KEYS[keys["cls_loss"]]}
+    if keys["cls_loss"] == "federated":
+        own["seed"] = seed
     return build_loss(keys["cls_loss"], stats.image_counts, stats.instance_counts, stats.num_images, **own)
 
 
@@ -87,19 +124,23 @@ def branches(criterion: Any) -> dict[str, Any]:
     """The branch criteria of a detection criterion by name; two for end-to-end heads.
 
     Raises:
-        UsageError: The criterion has no `bce` or no `assigner`, so no classification loss of ours could act.
+        UsageError: The criterion has no `bce`, `assigner` or `bbox_loss`, so no loss of ours could act.
     """
     pair = {name: getattr(criterion, name) for name in ("one2many", "one2one") if hasattr(criterion, name)}
     found = pair or {"one2many": criterion}
     for name, branch in found.items():
-        for part in ("bce", "assigner"):
+        for part in ("bce", "assigner", "bbox_loss"):
             if not hasattr(branch, part):
                 raise UsageError(f"cls_loss cannot act: {type(branch).__name__} ({name}) has no '{part}' to replace")
     return found
 
 
-def install(model: nn.Module, build: Callable[[], Loss], gain: float | str = 1.0) -> dict[str, ClassificationLoss]:
+def install(
+    model: nn.Module, build: Callable[[], Loss], gain: float | str = 1.0, box_weights: Tensor | None = None
+) -> dict[str, ClassificationLoss]:
     """Put a loss and sparse targets on every branch of the model's criterion, made now if it does not exist yet.
+
+    With `box_weights`, shape (C,), its box loss is weighted by class.
 
     A resumed end-to-end run already has a criterion with its schedule restored, so it is kept and only `bce` and
     `assigner` are replaced.
@@ -109,4 +150,6 @@ def install(model: nn.Module, build: Callable[[], Loss], gain: float | str = 1.0
     installed = {name: ClassificationLoss(build(), name, gain) for name in branches(model.criterion)}
     for name, branch in branches(model.criterion).items():
         branch.bce, branch.assigner = installed[name], make_sparse(branch.assigner)
+        if box_weights is not None:
+            branch.bbox_loss = WeightedBoxLoss(branch.bbox_loss, box_weights)
     return installed

@@ -10,6 +10,8 @@ import numpy as np
 from ultralytics.data.augment import BaseMixTransform, Compose, Mosaic
 from ultralytics.data.dataset import YOLODataset
 
+from yolo_lt.ultra.sources import MASK, KeepSources, Palette, carry_overlaps
+
 Change = Callable[[dict[str, Any], int], dict[str, Any]]
 
 
@@ -19,27 +21,35 @@ class BalancedDataset(YOLODataset):
     Stock mosaic takes its partners from the distinct images loaded of late, mixup and cutmix (and mosaic with
     cache=ram) from all images alike, so a sampler's bias reaches only the first of four tiles.
 
-    `changes` are applied to every source image with its labels, before mosaic: tail paste, tail augmentation.
+    `changes` are applied to every source image with its labels, before mosaic: tail paste, tail augmentation. With
+    `rows`, the row of every image in the federated index, a sample also carries which of them is seen where.
     """
 
     factors: np.ndarray
     borders: np.ndarray  # running sum of the factors, shared by all transforms
     balance_partners: bool
     changes: Sequence[Change]
+    rows: np.ndarray | None
+    palette: Palette
     recent: list[int]
     tiles: list[int]
     pasted: list[int]
 
     @classmethod
     def adopt(
-        cls, dataset: YOLODataset, factors: np.ndarray, balance_partners: bool, changes: Sequence[Change] = ()
+        cls,
+        dataset: YOLODataset,
+        factors: np.ndarray,
+        balance_partners: bool,
+        changes: Sequence[Change] = (),
+        rows: np.ndarray | None = None,
     ) -> BalancedDataset:
         """Turn a data set that Ultralytics built into ours, in place: its builder has no argument for the class."""
         dataset.__class__ = cls
-        dataset.balance_partners, dataset.changes = balance_partners, changes
+        dataset.balance_partners, dataset.changes, dataset.rows = balance_partners, changes, rows
         dataset.recent, dataset.tiles, dataset.pasted = [], [], []
         dataset.set_factors(factors)
-        dataset._install_partners(dataset.transforms)
+        dataset._prepare(dataset.transforms)
         return dataset
 
     def set_factors(self, factors: np.ndarray) -> None:
@@ -47,12 +57,17 @@ class BalancedDataset(YOLODataset):
         self.factors, self.borders = factors, np.cumsum(factors)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """The transformed sample, with `lt_tiles`: all images it is made of, and `lt_pasted`: classes pasted in."""
-        self.tiles, self.pasted = [], []
+        """The transformed sample, with `lt_tiles`: all images it is made of, and `lt_pasted`: classes pasted in.
+
+        With a federated index, also `lt_codes` of `sources.KeepSources` and `lt_rows` of `sources.Palette`.
+        """
+        self.tiles, self.pasted, self.palette = [], [], Palette()
         self._remember(index)
         sample = super().__getitem__(index)
         sample["lt_tiles"] = tuple(self.tiles)
         sample["lt_pasted"] = tuple(self.pasted)
+        if self.rows is not None:
+            sample["lt_rows"] = self.palette.array()
         return sample
 
     def get_image_and_label(self, index: int) -> dict[str, Any]:
@@ -63,16 +78,21 @@ class BalancedDataset(YOLODataset):
             labels = change(labels, index)
         if "lt_pasted" in labels:  # mosaic keeps no key of ours
             self.pasted.append(labels.pop("lt_pasted"))
+        if self.rows is not None:
+            labels[MASK] = np.full(labels["img"].shape[:2], self.palette.code([int(self.rows[index])]), np.uint8)
         return labels
 
     def build_transforms(self, hyp: Any) -> Compose:
-        """Ultralytics' transforms, rebuilt when mosaic closes, with our partner rule."""
-        return self._install_partners(super().build_transforms(hyp))
+        """Ultralytics' transforms, rebuilt when mosaic closes, with our partner rule and the mask of sources."""
+        return self._prepare(super().build_transforms(hyp))
 
-    def _install_partners(self, transforms: Compose) -> Compose:
-        if self.balance_partners:
-            for mix in mix_transforms(transforms):
-                mix.get_indexes = Partners(self, mix)
+    def _prepare(self, transforms: Compose) -> Compose:
+        mixes = mix_transforms(transforms)
+        for mix in mixes if self.balance_partners else ():
+            mix.get_indexes = Partners(self, mix)
+        if self.rows is not None:
+            carry_overlaps(mixes, self)
+            transforms.insert(len(transforms.transforms) - 1, KeepSources())
         return transforms
 
     def _remember(self, index: int) -> None:

@@ -20,6 +20,7 @@ from ultralytics.utils.torch_utils import autocast, unwrap_model
 from yolo_lt.ultra.feature_store import Chunk, FeatureStore
 from yolo_lt.ultra.head import class_branches
 from yolo_lt.ultra.loader import with_sampler
+from yolo_lt.ultra.sources import anchor_codes
 
 AUGMENTATION = (  # Ultralytics' keys that change what the network sees; a cache without views sets them to 0
     *("mosaic", "mixup", "cutmix", "copy_paste", "close_mosaic", "multi_scale", "bgr"),
@@ -51,7 +52,8 @@ def compute(model: nn.Module, loader: Any, part: str, views: int, device: Any, a
             images = torch.stack([s["img"] for s in samples]).to(device).float() / 255
             with torch.no_grad(), autocast(amp, device=device.type):
                 arrays = frozen_outputs(model, images, part)
-            yield {k: channels_last(v).float().cpu().numpy() for k, v in arrays.items()}, [_truth(s) for s in samples]
+            truths = [_truth(s, images.shape[2:], model.stride.tolist()) for s in samples]
+            yield {k: channels_last(v).float().cpu().numpy() for k, v in arrays.items()}, truths
     finally:
         plain.close()
 
@@ -66,8 +68,11 @@ def channels_first(x: Tensor) -> Tensor:
     return x.movedim(-1, 1)
 
 
-def _truth(sample: dict[str, Any]) -> dict[str, np.ndarray]:
+def _truth(sample: dict[str, Any], size: tuple[int, int], strides: list[float]) -> dict[str, np.ndarray]:
     found = {k: sample[k].numpy() for k in TRUTH if k in sample}
+    if "lt_codes" in sample:  # the mask of sources, at the anchors alone
+        codes = anchor_codes(sample["lt_codes"][None], size, strides)[0]
+        found |= {"lt_codes": codes, "lt_rows": sample["lt_rows"]}
     return {**found, "lt_tiles": np.asarray(sample.get("lt_tiles", ()), np.int64)}
 
 
@@ -194,7 +199,7 @@ class CachedLoss:
 # Whether it is the same -----------------------------------------------------------------------------------------------
 def facts(trainer: Any, dataset: YOLODataset) -> dict[str, Any]:
     """Everything that cached features depend on: weights, images, labels, sizes and, with views, what augments them."""
-    keys, args = trainer.args.lt, vars(trainer.args)
+    keys, args, federated = trainer.args.lt, vars(trainer.args), trainer.plan.federated
     with_views = {
         "augmentation": {k: args[k] for k in AUGMENTATION},
         "factors": hashlib.sha256(trainer.plan.factors.tobytes()).hexdigest(),
@@ -209,7 +214,8 @@ def facts(trainer: Any, dataset: YOLODataset) -> dict[str, Any]:
         "imgsz": args["imgsz"],
         "masks": (args["overlap_mask"], args["mask_ratio"]),
         "amp": str(trainer.amp),
-        "tiles": trainer.plan.changes_images,
+        "tiles": trainer.plan.adapts_data,
+        **({} if federated is None else {"federated": hashlib.sha256(federated.row.tobytes()).hexdigest()}),
         "views": keys["cache_views"],
         **(with_views if keys["cache_views"] else {}),
     }

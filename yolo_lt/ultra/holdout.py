@@ -14,7 +14,8 @@ from yolo_lt.balance.plan import Plan, make_plan
 from yolo_lt.dataset.bins import frequency_bins
 from yolo_lt.dataset.holdout import stratified_holdout
 from yolo_lt.dataset.stats import ClassStats
-from yolo_lt.errors import LTError
+from yolo_lt.errors import LTError, UsageError
+from yolo_lt.ultra.federated import read_index
 from yolo_lt.ultra.labels import stats_of
 
 PER_IMAGE = ("im_files", "label_files", "labels", "ims", "im_hw0", "im_hw", "npy_files")  # a canary test guards this
@@ -38,7 +39,7 @@ def plan_split(
         The plan of the remaining images, and the images set apart, shape (N,), bool.
 
     Raises:
-        LTError: A recorded image is not in the split any more, or the bins file is bad.
+        LTError: A recorded image is not in the split any more, or the bins file or the federated index is bad.
     """
     stats = stats_of(dataset.labels, data)
     bins = frequency_bins(stats.image_counts, lt["bins"], stats.frequency)
@@ -46,7 +47,13 @@ def plan_split(
         apart = _recorded_mask(image_names(dataset.im_files, data), recorded)
     else:
         apart = stratified_holdout(stats, lt["holdout"], seed)
-    return make_plan(_rows(stats, ~apart), lt, bins), apart
+    index, notes = read_index(dataset.im_files, stats, data, lt["federated"])
+    if index is not None and dataset.single_cls:
+        raise UsageError(
+            "single_cls=true makes one class of all, which federated labels cannot tell: add federated=false"
+        )
+    index = index if index is None or not apart.any() else index.select(~apart)
+    return make_plan(_rows(stats, ~apart), lt, bins, index, notes), apart
 
 
 def image_names(files: Sequence[str], data: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -28,6 +29,7 @@ from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
 from yolo_lt.ultra.loss_state import drop_old_states, load_state, save_state
+from yolo_lt.ultra.masks import AnnotationMask
 from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import find_lt, write_plan
 
@@ -49,6 +51,7 @@ class LTMixin(_Trainer):
     held: list[str]  # names of the images set apart
     trained: list[str]  # names of the images trained on, in the order of the data set
     counted: exposure.Exposure | None = None
+    mask: AnnotationMask | None = None
     losses: dict[str, ClassificationLoss]  # by branch
     loss_states: dict[str, dict[str, Any]]  # theirs after the last good epoch
 
@@ -77,9 +80,11 @@ class LTMixin(_Trainer):
             names = np.array(image_names(dataset.im_files, self.data))
             self.held, self.trained = names[apart].tolist(), names[~apart].tolist()
             keep_only(dataset, ~apart)
-            if self.plan.changes_images:
-                partners, changes = self.plan.keys["balance_partners"], make_changes(dataset, self.plan, self.args)
-                dataset = BalancedDataset.adopt(dataset, self.plan.factors, partners, changes)
+            if self.plan.adapts_data:
+                partners = self.plan.changes_images and self.plan.keys["balance_partners"]
+                changes = make_changes(dataset, self.plan, self.args)
+                rows = None if self.plan.federated is None else self.plan.federated.row
+                dataset = BalancedDataset.adopt(dataset, self.plan.factors, partners, changes, rows)
         return dataset
 
     def _recorded_holdout(self) -> list[str] | None:
@@ -145,8 +150,11 @@ class LTMixin(_Trainer):
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
 
     def _install_losses(self) -> None:
-        build = partial(planned_loss, self.plan)
-        self.losses = install(unwrap_model(self.model), build, self.plan.keys["loss_gain"])
+        build, plan = partial(planned_loss, self.plan, self.args.seed), self.plan
+        box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
+        self.losses = install(unwrap_model(self.model), build, plan.keys["loss_gain"], box_weights)
+        if plan.federated is not None:
+            self.mask = AnnotationMask(plan.federated, plan, self.args.seed, RANK)
         if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
             load_state(Path(self.args.resume).parent, self.start_epoch - 1, self.losses)
         self._keep_losses()
@@ -165,23 +173,33 @@ class LTMixin(_Trainer):
 
     # Records ---------------------------------------------------------------------------------------------------------
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """Count what reaches the network; then Ultralytics' preprocessing."""
+        """Count what reaches the network; then Ultralytics' preprocessing, and the mask for the losses."""
+        codes, palettes = batch.pop("lt_codes", None), batch.pop("lt_rows", None)
         tiles, pasted = batch.pop("lt_tiles", None), batch.pop("lt_pasted", ())
         if self.counted is not None and tiles is not None:
             self.counted.add(tiles, batch["cls"].cpu().numpy(), pasted)
-        return super().preprocess_batch(batch)
+        batch = super().preprocess_batch(batch)
+        if self.mask is not None:
+            strides, size = unwrap_model(self.model).stride.tolist(), batch["img"].shape[2:]
+            absent = self.mask(codes, palettes, batch["cls"], size, strides, self.device)
+            for loss in self.losses.values():
+                loss.absent = absent
+        return batch
 
     def run_callbacks(self, event: str) -> None:
         """Follow the run's events by override, which DDP children keep, unlike added callbacks of older releases."""
         super().run_callbacks(event)
         if event == "on_train_epoch_start" and self.counted is not None:
             self.counted.reset()
+        if event == "on_train_epoch_start" and self.mask is not None:
+            self.mask.start_epoch(self.epoch)
         if event == "on_train_epoch_end" and self.counted is not None:
             self._record(self.counted)
         if event == "on_train_epoch_end" and self.epoch == self.start_epoch and self.losses and RANK in {-1, 0}:
             LOGGER.info(f"{PREFIX}{start_text(self.losses)}")
         if event == "on_train_end" and RANK in {-1, 0}:
-            LOGGER.info(f"{PREFIX}{acted_text(self.save_dir / 'exposure.csv', self.losses)}")
+            more = [self.mask.text()] if self.mask is not None else []
+            LOGGER.info(f"{PREFIX}{acted_text(self.save_dir / 'exposure.csv', self.losses, more)}")
 
     def _record(self, counts: exposure.Exposure) -> None:
         """Write the epoch's counts, summed over all processes."""

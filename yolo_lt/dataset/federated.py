@@ -1,0 +1,274 @@
+"""The federated index: which classes were looked for in which images. Pure numpy.
+
+LVIS and Open Images do not label every class in every image, and merged sets were labelled for different classes. Where
+nobody looked for a class, its absence from the labels says nothing. The index keeps, per image, the classes that are
+known to be there, those known not to be there, and those of which only some objects are labelled.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from yolo_lt.errors import LTError
+from yolo_lt.files import replacing
+
+SCHEMA = 1
+LISTS = ("positive", "negative", "not_exhaustive")
+EVERYTHING = -1  # the row of an image in which every class was looked for
+
+
+@dataclass(frozen=True)
+class Lists:
+    """One list of class ids per row, in compressed form: row r has `classes[offsets[r]:offsets[r + 1]]`.
+
+    Attributes:
+        classes: Shape (M,), int32.
+        offsets: Shape (R + 1,), int64.
+    """
+
+    classes: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Iterable[int]]) -> Lists:
+        """From lists; sorted, without repeats."""
+        unique = [np.unique(np.fromiter(row, np.int32)) for row in rows]
+        flat = np.concatenate(unique) if unique else np.zeros(0, np.int32)
+        return cls(flat.astype(np.int32), np.cumsum([0, *map(len, unique)], dtype=np.int64))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        if not 0 <= row < len(self):
+            raise IndexError(row)
+        return self.classes[self.offsets[row] : self.offsets[row + 1]]
+
+
+@dataclass(frozen=True)
+class FederatedIndex:
+    """What is known of the absence of classes, per row; images that were labelled alike share a row.
+
+    A class is verified in a row if it is in `positive` or `negative`. In `negative` are the classes whose absence from
+    an image's labels means that they are not there; a source that was labelled for some classes has those.
+
+    Attributes:
+        classes: Class names, C.
+        images: Names of N images, as paths whose ends tell them apart, with `/`.
+        row: The row of every image, shape (N,), int64; `EVERYTHING`: all classes were looked for.
+        positive, negative, not_exhaustive: Class ids of every row; of the last kind only some objects are labelled.
+    """
+
+    classes: tuple[str, ...]
+    images: tuple[str, ...]
+    row: np.ndarray
+    positive: Lists
+    negative: Lists
+    not_exhaustive: Lists
+
+    @property
+    def num_rows(self) -> int:
+        """Rows, R."""
+        return len(self.positive)
+
+    def verified(self, row: int) -> np.ndarray:
+        """Which classes were looked for in the images of a row, shape (C,), bool; those not exhaustively, too."""
+        known = np.full(len(self.classes), row == EVERYTHING)
+        if row != EVERYTHING:
+            known[self.positive[row]] = known[self.negative[row]] = True
+        return known
+
+    def negative_weights(self, row: int, unknown: float | np.ndarray) -> np.ndarray:
+        """Weight of a negative of every class in the images of a row, shape (C,), float32.
+
+        1 where the class was looked for, `unknown` (a number, or one per class) where it was not, and 0 where only some
+        of its objects are labelled.
+        """
+        weights = np.where(self.verified(row), 1.0, unknown).astype(np.float32)
+        if row != EVERYTHING:
+            weights[self.not_exhaustive[row]] = 0
+        return weights
+
+    def shared_weights(self, rows: Iterable[int], unknown: float | np.ndarray) -> np.ndarray:
+        """The same where images of several rows are seen at once: the least of their weights; 1 where there is none."""
+        return np.min([np.ones(len(self.classes), np.float32), *(self.negative_weights(r, unknown) for r in rows)], 0)
+
+    def align(self, paths: Sequence[str]) -> tuple[FederatedIndex, int]:
+        """The index of these images, in their order, and how many of them it does not know: there everything counts.
+
+        A path is that of the image whose name is its end: `train2017/1.jpg` names `/data/images/train2017/1.jpg`.
+
+        Raises:
+            LTError: Two names fit one path equally.
+        """
+        by_file: dict[str, list[int]] = {}
+        for i, name in enumerate(self.images):
+            by_file.setdefault(name.rpartition("/")[2], []).append(i)
+        found = [_match(path, by_file, self.images) for path in paths]
+        rows = [EVERYTHING if i is None else int(self.row[i]) for i in found]
+        return replace(self, images=tuple(paths), row=np.array(rows, np.int64)), found.count(None)
+
+    def select(self, keep: np.ndarray) -> FederatedIndex:
+        """The index of some images alone; `keep` has shape (N,), bool."""
+        return replace(self, images=tuple(np.array(self.images, object)[keep]), row=self.row[keep])
+
+    def save(self, path: Path) -> None:
+        """Write it as .npz, whole or not at all: plain arrays, readable without pickle."""
+        content: dict[str, Any] = {"schema": np.int64(SCHEMA), "row": self.row}
+        content |= {"classes": _packed(self.classes), "images": _packed(self.images)}
+        for name in LISTS:
+            lists = getattr(self, name)
+            content |= {f"{name}_classes": lists.classes, f"{name}_offsets": lists.offsets}
+        with replacing(path) as temporary, temporary.open("wb") as f:
+            np.savez_compressed(f, **content)
+
+
+def _match(path: str, by_file: Mapping[str, list[int]], names: Sequence[str]) -> int | None:
+    """Which name is the end of a path, the longest if several are."""
+    parts = PurePosixPath(path.replace("\\", "/")).parts
+    fitting = []
+    for i in by_file.get(parts[-1] if parts else "", ()):
+        own = PurePosixPath(names[i]).parts
+        if parts[-len(own) :] == own:
+            fitting.append((len(own), i))
+    fitting.sort(reverse=True)
+    if len(fitting) > 1 and fitting[0][0] == fitting[1][0]:
+        raise LTError(f"the federated index has the image '{names[fitting[0][1]]}' twice")
+    return fitting[0][1] if fitting else None
+
+
+def _packed(names: Sequence[str]) -> np.ndarray:
+    """Strings as bytes: numpy's own strings take four bytes times the longest for each."""
+    return np.frombuffer("\n".join(names).encode(), np.uint8)
+
+
+def load(path: Path) -> FederatedIndex:
+    """Read an index that `FederatedIndex.save` wrote.
+
+    Raises:
+        LTError: It is missing, damaged, of another schema, or its lists do not fit each other.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            data = {k: file[k] for k in file.files}
+    except FileNotFoundError:
+        raise LTError(f"federated={path}: no such file") from None
+    except Exception as e:  # numpy and zipfile raise whatever they like
+        raise LTError(f"federated={path} is no federated index: {e}") from None
+    try:
+        if int(data["schema"]) != SCHEMA:
+            raise ValueError(f"schema {int(data['schema'])}, expected {SCHEMA}")
+        lists = {n: Lists(data[f"{n}_classes"], data[f"{n}_offsets"]) for n in LISTS}
+        index = FederatedIndex(_unpacked(data["classes"]), _unpacked(data["images"]), data["row"], **lists)
+        _check(index)
+    except (KeyError, ValueError, TypeError, UnicodeDecodeError) as e:
+        raise LTError(f"federated={path} is damaged: {e}") from None
+    return index
+
+
+def _unpacked(data: np.ndarray) -> tuple[str, ...]:
+    text = data.astype(np.uint8).tobytes().decode()
+    return tuple(text.split("\n")) if text else ()
+
+
+def _check(index: FederatedIndex) -> None:
+    if len(index.row) != len(index.images):
+        raise ValueError(f"{len(index.images)} images, but {len(index.row)} rows")
+    if len(index.row) and not (index.row.min() >= EVERYTHING and index.row.max() < index.num_rows):
+        raise ValueError("an image's row is outside the lists")
+    for name in LISTS:
+        lists = getattr(index, name)
+        borders = lists.offsets
+        whole = len(lists) == index.num_rows and borders[0] == 0 and borders[-1] == len(lists.classes)
+        ids_fit = not len(lists.classes) or 0 <= lists.classes.min() <= lists.classes.max() < len(index.classes)
+        if not whole or (np.diff(borders) < 0).any() or not ids_fit:
+            raise ValueError(f"the list '{name}' does not fit")
+
+
+def from_lvis(annotations: Path | Mapping[str, Any]) -> FederatedIndex:
+    """The index of LVIS annotations: a row per image, classes in the order of their category ids.
+
+    Images are named by the last two parts of their `coco_url` (LVIS v1) or by `file_name` (v0.5).
+
+    Args:
+        annotations: The parsed JSON, or its path.
+
+    Raises:
+        LTError: The file cannot be read, or lacks what makes it federated.
+    """
+    data = annotations if isinstance(annotations, Mapping) else _read_json(Path(annotations))
+    try:
+        categories = sorted(data["categories"], key=lambda c: c["id"])
+        place = {c["id"]: i for i, c in enumerate(categories)}
+        present: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
+        for annotation in data["annotations"]:
+            present[annotation["image_id"]].add(place[annotation["category_id"]])
+        lists = {
+            "positive": Lists.of([present[image["id"]] for image in data["images"]]),
+            "negative": Lists.of([[place[c] for c in x["neg_category_ids"]] for x in data["images"]]),
+            "not_exhaustive": Lists.of([[place[c] for c in x["not_exhaustive_category_ids"]] for x in data["images"]]),
+        }
+        names = tuple(_lvis_name(image) for image in data["images"])
+        classes = tuple(str(c["name"]) for c in categories)
+    except (KeyError, TypeError) as e:
+        where = "" if isinstance(annotations, Mapping) else f"{annotations}: "
+        raise LTError(f"{where}not LVIS annotations: {type(e).__name__} {e}") from None
+    return FederatedIndex(classes, names, np.arange(len(names)), **lists)
+
+
+def _lvis_name(image: Mapping[str, Any]) -> str:
+    url = image.get("coco_url")
+    return "/".join(url.split("/")[-2:]) if url else str(image["file_name"])
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as e:
+        raise LTError(f"federated={path} cannot be read: {e.strerror}") from None
+    except ValueError as e:
+        raise LTError(f"federated={path} is no JSON: {e}") from None
+
+
+def from_known_classes(
+    images: Sequence[str],
+    known: Mapping[str, Iterable[int]],
+    classes: Sequence[str],
+    listed: Mapping[str, str] | None = None,
+) -> tuple[FederatedIndex, list[str]]:
+    """The index of merged sources, each labelled for some of the classes.
+
+    Args:
+        images: Paths of all images, with `/`.
+        known: Per source, the class ids that its labels cover. A source is a folder, and holds the images below it that
+            no deeper one holds; or any name, and holds the images of `listed`.
+        classes: All class names.
+        listed: Paths of images and the source of each.
+
+    Returns:
+        The index, with a row per source, and the sources that hold none of the images. An image of no source was
+        labelled for every class.
+    """
+    rows = {source: r for r, source in enumerate(known)}
+    places = {**rows, **{path: rows[source] for path, source in (listed or {}).items()}}
+    found = np.fromiter((_place(image, places) for image in images), np.int64, len(images))
+    nothing = Lists.of([[] for _ in rows])
+    index = FederatedIndex(tuple(classes), tuple(images), found, nothing, Lists.of(list(known.values())), nothing)
+    return index, [source for source, r in rows.items() if r not in set(found.tolist())]
+
+
+def _place(image: str, places: dict[str, int]) -> int:
+    """The row of a path, or of the nearest folder above it that has one; a folder's answer is kept in `places`."""
+    if image in places:
+        return places[image]
+    folder = image.rpartition("/")[0]
+    if folder == image or not folder:
+        return EVERYTHING
+    places[folder] = _place(folder, places)
+    return places[folder]
