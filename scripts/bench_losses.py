@@ -5,11 +5,13 @@
 `nc`, `imgsz`, `models`, `losses` and `only` take lists; `pairs=1 warmup=1 nc=20 imgsz=64` only shows that it runs.
 Losses get the keywords of training, eql a threshold below which two thirds of the classes are. Times are CPU time,
 ratios medians over interleaved pairs, whose order alternates, with their 2.5 and 97.5 % quantiles. Every batch has 12
-boxes an image, their classes from a long tail. Where other programs run as well, set OMP_WAIT_POLICY=passive: threads
+boxes an image, their classes from a long tail. Those called masked have federated labels: every image is a mosaic of
+four sources, in each of which 20 classes were looked for, one of them not exhaustively; making the mask is part of the
+time. Where other programs run as well, set OMP_WAIT_POLICY=passive: threads
 that wait for each other by spinning count as CPU time, of ours most, as it works in many small parts.
 
 `criterion`: assigner, classification and box loss, forward and backward, on fixed predictions of an untrained model.
-Losses that learn from gradients have had `warmup` batches before, and go on learning.
+Losses that keep a state have had `warmup` batches before, and go on learning.
 
 `memory`: the most resident memory that one such call adds to its inputs, each in a fresh process. Linux only. The
 inputs are leaves, for which autograd copies the gradient of the scores; stock's peak comes before that, ours is it.
@@ -45,14 +47,21 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import LOGGER
 
 from yolo_lt import cli, config
-from yolo_lt.balance.losses import Loss, SparseTargets
+from yolo_lt.balance.losses import Loss, RowWeights, SparseTargets
 from yolo_lt.balance.losses.class_balanced import ClassBalanced
 from yolo_lt.balance.losses.efl import EFL, EQFL
 from yolo_lt.balance.losses.eql import EQL
 from yolo_lt.balance.losses.eqlv2 import VARIANTS, EQLv2
+from yolo_lt.balance.losses.federated import Federated
+from yolo_lt.balance.losses.loce import LOCE, START
+from yolo_lt.balance.losses.margins import ECM, LogitAdjusted
+from yolo_lt.balance.losses.seesaw import LEAST, Seesaw
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
-from yolo_lt.ultra.criterion import branches, install, planned_loss
+from yolo_lt.dataset.federated import FederatedIndex, Lists
+from yolo_lt.ultra.criterion import ClassificationLoss, branches, install, planned_loss
+from yolo_lt.ultra.masks import AnnotationMask
+from yolo_lt.ultra.sources import STEP
 
 OPTIONS: dict[str, dict[str, Any]] = {  # yolo-lt keys
     "bce": {"cls_loss": "bce"},
@@ -62,6 +71,9 @@ OPTIONS: dict[str, dict[str, Any]] = {  # yolo-lt keys
     **{f"eqlv2 {variant}": {"cls_loss": "eqlv2", "loss_variant": variant} for variant in VARIANTS},
     "efl": {"cls_loss": "efl"},
     "eqfl": {"cls_loss": "eqfl"},
+    **{name: {"cls_loss": name} for name in ("seesaw", "ecm", "loce", "logit_adjusted", "federated")},
+    "box_weight": {"box_weight": "cb"},
+    **{f"{name} masked": {"cls_loss": name, "unknown_negatives": 0.2} for name in ("bce", "cb", "eqlv2")},
 }
 DEFAULTS: dict[str, Any] = {"only": "criterion,memory,equality,step", "pairs": 15, "warmup": 20, "batch": 8}
 DEFAULTS |= {"models": "yolov8n,yolo26n", "nc": "80,1203", "imgsz": "320,640", "step_model": "yolo11n"}
@@ -73,6 +85,7 @@ KINDS = {  # dtype of the loss, and of its definition
 }
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # glibc gives back what is freed
 IMAGES, BOXES = 10_000, 12  # of the statistics; an image
+LOOKED_AT = 20  # classes in a source with federated labels
 MB, PAGE = 1e6, 4096
 LOGGER.setLevel("ERROR")
 
@@ -114,6 +127,8 @@ class Case:
         boxes = np.c_[rng.uniform(0.2, 0.8, (n, 2)), rng.uniform(0.05, 0.35, (n, 2))].astype(np.float32)
         self.batch = {"cls": torch.from_numpy(flat[:n, None]), "bboxes": torch.from_numpy(boxes)}
         self.batch["batch_idx"] = torch.arange(n) // BOXES
+        self.losses: dict[str, ClassificationLoss] = {}
+        self.mask: AnnotationMask | None = None
 
     def predictions(self, imgsz: int) -> Any:
         """What the model says of noise."""
@@ -125,10 +140,34 @@ class Case:
         lt = {"recipe": "baseline", **OPTIONS[name]}
         if name == "eql":
             lt["eql_lambda"] = float(np.quantile(self.stats.image_counts / self.stats.num_images, 2 / 3))
-        plan = make_plan(self.stats, config.resolve(lt))
+        index = self.federated() if name.endswith("masked") else None
+        plan = make_plan(self.stats, config.resolve(lt), federated=index)
         self.model.criterion = None
-        losses = install(self.model, lambda: planned_loss(plan), plan.keys["loss_gain"])
-        return next(iter(losses.values())).loss
+        box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
+        self.losses = install(self.model, lambda: planned_loss(plan), plan.keys["loss_gain"], box_weights)
+        self.mask = None if index is None else AnnotationMask(index, plan, 0, -1)
+        return next(iter(self.losses.values())).loss
+
+    def federated(self) -> FederatedIndex:
+        """Four sources an image; nearly every one is labelled for other classes, as in LVIS."""
+        rng, sources = np.random.default_rng(1), 4 * self.images
+        known = [rng.choice(self.stats.num_classes, min(LOOKED_AT, self.stats.num_classes)) for _ in range(sources)]
+        negative, partly = Lists.of([k[:-1] for k in known]), Lists.of([k[-1:] for k in known])
+        names = tuple(f"{i}.jpg" for i in range(sources))
+        return FederatedIndex(self.stats.names, names, np.arange(sources), partly, negative, partly)
+
+    def prepare(self, predictions: Any) -> None:
+        """Give the losses the mask of a batch of which these are the predictions, if they have one."""
+        if self.mask is None:
+            return
+        finest, strides = predictions.get("one2many", predictions)["feats"][0], self.model.stride.tolist()
+        images, imgsz = len(finest), int(finest.shape[2] * strides[0])
+        half = imgsz // STEP // 2
+        codes = [np.kron(np.array([[0, 1], [2, 3]], np.uint8), np.ones((half, half), np.uint8))] * images
+        palettes = [np.repeat(np.arange(4 * i, 4 * i + 4)[:, None], 2, 1) for i in range(images)]
+        absent = self.mask(codes, palettes, self.batch["cls"], (imgsz, imgsz), strides, torch.device("cpu"))
+        for loss in self.losses.values():
+            loss.absent = absent
 
 
 def leaves(predictions: Any) -> Any:
@@ -140,17 +179,19 @@ def leaves(predictions: Any) -> Any:
     return predictions.clone().requires_grad_()
 
 
-def call(criterion: Any, predictions: Any, batch: dict[str, Tensor]) -> float:
-    """CPU seconds of forward and backward."""
+def call(criterion: Any, predictions: Any, case: Case, batch: dict[str, Tensor]) -> float:
+    """CPU seconds of forward and backward, and of the mask where `case` has installed one in this criterion."""
     inputs = leaves(predictions)
     start = time.process_time()
+    if criterion is case.model.criterion:
+        case.prepare(predictions)
     criterion(inputs, batch)[0].sum().backward()
     return time.process_time() - start
 
 
 def warmup(loss: Loss, keys: dict[str, Any]) -> int:
-    """Batches before the first that counts: that which is compared with BCE and one more, or those of a guided loss."""
-    return max(2, keys["warmup"]) if loss.guided else 2
+    """Batches before the first that counts: that which is compared with BCE and one more, or those a state needs."""
+    return max(2, keys["warmup"]) if loss.keeps_state else 2
 
 
 def interleave(stock: Callable[[], float], ours: Callable[[], float], loss: Loss, keys: dict[str, Any]) -> Any:
@@ -183,7 +224,7 @@ def criterion(keys: dict[str, Any]) -> None:
 
 def time_criterion(case: Case, predictions: Any, name: str, keys: dict[str, Any]) -> tuple[str, float]:
     loss, stock = case.install(name), case.model.init_criterion()
-    sides = [lambda c=c: call(c, predictions, case.batch) for c in (stock, case.model.criterion)]
+    sides = [lambda c=c: call(c, predictions, case, case.batch) for c in (stock, case.model.criterion)]
     return interleave(sides[0], sides[1], loss, keys)
 
 
@@ -222,11 +263,13 @@ def peak(name: str, nc: int, imgsz: int, loss: str | None, keys: dict[str, Any])
         case.install(loss)
     criterion = case.model.criterion if loss else case.model.init_criterion()
     for _ in range(2):  # what libraries keep, and the comparison with BCE
-        call(criterion, small.predictions(64), small.batch)
+        call(criterion, small.predictions(64), case, small.batch)
     inputs = leaves(case.predictions(imgsz))
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM, the most that was in memory, starts anew
     before = status("VmRSS")
+    if loss:
+        case.prepare(inputs)
     criterion(inputs, case.batch)[0].sum().backward()
     return max(PAGE, status("VmHWM") - before)
 
@@ -249,10 +292,12 @@ def compare(case: Case, predictions: Any, name: str, keys: dict[str, Any]) -> li
     """Differences of value and gradient for each of KINDS."""
     loss = case.install(name)
     for _ in range(warmup(loss, keys)):
-        call(case.model.criterion, predictions, case.batch)
+        call(case.model.criterion, predictions, case, case.batch)
+    case.prepare(predictions)
+    absent = next(iter(case.losses.values())).absent
     z, targets = seen(case, predictions)
     z = z.double() + 3 * torch.randn(z.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return [differences(loss, z.to(ours), targets.to(ours), reference) for ours, reference in KINDS.values()]
+    return [differences(loss, z.to(ours), targets.to(ours), absent, reference) for ours, reference in KINDS.values()]
 
 
 def seen(case: Case, predictions: Any) -> tuple[Tensor, SparseTargets]:
@@ -264,27 +309,34 @@ def seen(case: Case, predictions: Any) -> tuple[Tensor, SparseTargets]:
         return z.sum()
 
     branch.bce = record
-    call(case.model.criterion, predictions, case.batch)
+    call(case.model.criterion, predictions, case, case.batch)
     return calls[0]
 
 
-def differences(loss: Loss, z: Tensor, targets: SparseTargets, dtype: torch.dtype) -> tuple[float, float]:
-    """Of value and gradient from the definition in `dtype`, which comes first, as a call changes a guided loss."""
+def differences(
+    loss: Loss, z: Tensor, targets: SparseTargets, absent: RowWeights | None, dtype: torch.dtype
+) -> tuple[float, float]:
+    """Of value and gradient from the definition in `dtype`; both are asked for in ways that teach the loss nothing."""
     expected, gradients = 0.0, []
+    appeared = targets.labels[targets.foreground & (targets.values > 0)].unique().numpy()
     for i in range(len(z)):  # an image at a time: the definition needs many tensors of this size
         one = z[i : i + 1].to(dtype).requires_grad_()
         of = {k: getattr(targets, k)[i : i + 1] for k in ("labels", "foreground", "values")}
-        value = definition(loss, one, replace(targets, **of).to(dtype).dense(), of["foreground"][..., None])
+        y, kept = replace(targets, **of).to(dtype).dense(), 1.0 if absent is None else absent.rows[absent.index[i]]
+        value = definition(loss, one, y, of["foreground"][..., None], of["labels"], appeared, kept)
         gradients += torch.autograd.grad(value, one)
         expected += value.item()
-    value = loss(z.requires_grad_(), targets)
-    gradient, (ours,) = torch.cat(gradients), torch.autograd.grad(value, z)
+    ctx = {} if absent is None else {"absent": absent}
+    value, ours, gradient = loss(z, targets, ctx), loss.gradient(z, targets, ctx), torch.cat(gradients)
     return abs(value.item() / expected - 1), float((ours - gradient).abs().max() / gradient.abs().max())
 
 
-def definition(loss: Loss, z: Tensor, y: Tensor, foreground: Tensor) -> Tensor:
-    """The loss as a sum over all entries of (B, A, C)."""
+def definition(
+    loss: Loss, z: Tensor, y: Tensor, foreground: Tensor, labels: Tensor, appeared: np.ndarray, kept: Tensor | float
+) -> Tensor:
+    """The loss as a sum over all entries of (B, A, C), `kept` the weight of the negative ones."""
     positive, weight = y > 0, torch.ones_like(y)
+    x = shifted(loss, z, positive, labels)
     if isinstance(loss, EQFL):
         gamma = loss.gamma + loss.scale * (1 - loss.ratio(z.shape[2], z))
         weight = gamma / loss.gamma * (y - z.sigmoid()).abs() ** gamma
@@ -298,7 +350,28 @@ def definition(loss: Loss, z: Tensor, y: Tensor, foreground: Tensor) -> Tensor:
     elif isinstance(loss, EQL):
         rare = torch.isin(torch.arange(z.shape[2]), loss.rare)
         weight = weight.masked_fill(foreground & rare & ~positive, 0)
-    return (weight * binary_cross_entropy_with_logits(z, y, reduction="none")).sum()
+    elif isinstance(loss, Federated):
+        weight = weight * (positive | torch.from_numpy(loss.chosen(appeared)))
+    elif isinstance(loss, ECM):
+        weight = weight * loss.weight.to(z)
+    weight = torch.where(positive, weight, weight * kept)
+    return (weight * binary_cross_entropy_with_logits(x, y, reduction="none")).sum()
+
+
+def shifted(loss: Loss, z: Tensor, positive: Tensor, labels: Tensor) -> Tensor:
+    """The logits that the loss sees."""
+    if isinstance(loss, (ECM, LogitAdjusted)):
+        return getattr(loss, "scale", 1) * z + loss.shift.to(z)
+    if isinstance(loss, LOCE):
+        log = loss.mean.clamp_min(START).log()
+        return z + (log - log[loss.occurs].max()).where(loss.occurs, torch.zeros_like(log)).to(z)
+    if isinstance(loss, Seesaw):
+        counts, s = loss.counts.clamp_min(1).to(z), z.detach().sigmoid()
+        own = s.gather(2, labels[..., None]).clamp_min(LEAST)
+        m = (counts / counts[labels][..., None]).clamp_max(1) ** loss.p
+        factor = m * (s / own).clamp_min(1) ** loss.q
+        return z + torch.where(positive.any(2, keepdim=True) & ~positive, factor, torch.ones_like(factor)).log()
+    return z
 
 
 # A training step -----------------------------------------------------------------------------------------------------
@@ -314,11 +387,13 @@ def step(keys: dict[str, Any]) -> None:
 
 def training(case: Case, imgsz: int) -> Callable[[], float]:
     """A step, always on the same batch, as a function that returns its CPU seconds."""
+    predictions = case.predictions(imgsz)
     batch = {**case.batch, "img": torch.rand(case.images, 3, imgsz, imgsz)}
     optimizer = torch.optim.SGD(case.model.parameters(), lr=1e-4, momentum=0.9, nesterov=True)
 
     def run() -> float:
         start = time.process_time()
+        case.prepare(predictions)
         case.model(batch)[0].sum().backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from yolo_lt.balance import build_loss, class_weights
+from yolo_lt.balance.federated import draw_classes, remaining_weights, sampling_weights
+from yolo_lt.balance.losses import federated
+from yolo_lt.balance.losses.loce import updated
+from yolo_lt.balance.losses.seesaw import log_factors
+from yolo_lt.balance.margins import ecm_margins, logit_adjustment
 
 HERE = Path(__file__).parent
 
@@ -144,12 +149,156 @@ def test_equalized_focal_losses(name, settings):
     assert ignored
 
 
+@pytest.mark.parametrize("settings", ["default", "mitigation_only", "compensation_only"])
+def test_seesaw_factors_in_the_authors_softmax(settings):
+    """Their loss of the classes is a mean over the rows of objects; two more columns are an objectness of its own."""
+    inputs, expected, tol = vector("seesaw")
+    p, q = expected[settings]["p"], expected[settings]["q"]
+    loss_fn = build_loss("seesaw", seesaw_p=p, seesaw_q=q)
+    for step, value in zip(inputs["steps"], expected[settings]["steps"], strict=True):
+        z, labels = leaf(step["logits"], 12), torch.tensor(step["labels"])
+        loss_fn(z, targets_of(step["labels"], 12))
+        assert loss_fn.counts.tolist() == value["cum_samples_after"][:12]
+        rows, own = z[0, labels < 12], labels[labels < 12]
+        shift = log_factors(loss_fn.counts, rows.detach().log_softmax(-1), own, p, q)
+        ours, grad = value_and_gradient(cross_entropy(rows + shift, own), z)
+        np.testing.assert_allclose(ours, value["loss_cls_classes"], **tol)
+        np.testing.assert_allclose(grad, np.array(value["grad"])[:, :12], **tol)
+
+
+@pytest.mark.parametrize("ratio", [6.3313, 1.0])
+def test_ecm(ratio):
+    """Their thirteenth column is the background, a class like the others."""
+    inputs, expected, tol = vector("ecm")
+    value = expected[f"fg_bg_ratio={ratio}"]
+    names = ("pos_margin", "neg_margin", "detection_cls_weight")
+    for ours, name in zip(ecm_margins(inputs["image_count"], ratio), names, strict=True):
+        np.testing.assert_allclose(ours, value[name][:12], **tol)
+    positive, negative, weight = (value[name][12] for name in names)
+    z, rows = leaf(inputs["logits"]), len(inputs["labels"])
+    is_background = torch.tensor([[float(c == 12) for c in inputs["labels"]]], dtype=torch.float64)
+    x = 2 * z[..., 12] + positive - negative
+    extra = weight * binary_cross_entropy_with_logits(x, is_background, reduction="sum")
+    loss_fn = build_loss("ecm", image_counts=inputs["image_count"], ecm_background=ratio)
+    loss = loss_fn(z[..., :12], targets_of(inputs["labels"], 12))
+    ours, grad = value_and_gradient((loss + extra) / rows, z)
+    np.testing.assert_allclose(ours, value["loss"], **tol)
+    np.testing.assert_allclose(grad, value["grad"], **tol)
+
+
+def test_loce_margins_in_the_authors_softmax():
+    """Their thirteenth column is the background, whose mean score stays that of the start."""
+    inputs, expected, tol = vector("loce_ebl")
+    mean = torch.full((13,), 0.01, dtype=torch.float64)
+    for step, value in zip(inputs["steps"], expected, strict=True):
+        classes = torch.tensor(step["batch_gt_labels"])
+        total = torch.zeros_like(mean).index_add(0, classes, torch.tensor(step["batch_mean_scores"]).double())
+        mean = updated(mean, total, torch.bincount(classes, minlength=13), 0.9)
+        np.testing.assert_allclose(mean, value["mean_score_after"], **tol)
+        z = leaf(step["logits"])
+        ours, grad = value_and_gradient(cross_entropy(z[0] + mean.log(), torch.tensor(step["labels"])), z)
+        np.testing.assert_allclose(ours, value["loss"], **tol)
+        np.testing.assert_allclose(grad, value["grad"], **tol)
+
+
+def test_loce_keeps_the_authors_mean_scores():
+    inputs, expected, tol = vector("loce_ebl")
+    loss_fn = build_loss("loce")
+    for step, value in zip(inputs["steps"], expected, strict=True):
+        scores = torch.tensor(step["batch_mean_scores"], dtype=torch.float64)[None, :, None].expand(-1, -1, 12)
+        loss_fn(scores.logit().requires_grad_(), targets_of(step["batch_gt_labels"], 12))
+        np.testing.assert_allclose(loss_fn.state_dict()["mean"], value["mean_score_after"][:12], **tol)
+
+
+@pytest.mark.parametrize("reference", ["none", "max"])
+def test_logit_adjustment(reference):
+    """Their loss is a softmax, which does not feel the reference."""
+    inputs, expected, tol = vector("logit_adjustment")
+    assert len(expected["original"]) == 4
+    for key, value in expected["original"].items():
+        z, shift = leaf(inputs["logits"]), 0.0
+        if key != "baseline_ce":
+            tau = float(key.removeprefix("tau="))
+            shift = torch.from_numpy(logit_adjustment(inputs["instance_count"], tau, reference))
+        ours, grad = value_and_gradient(cross_entropy(z[0] + shift, torch.tensor(inputs["labels"])), z)
+        if key == "baseline_ce":
+            np.testing.assert_allclose(ours, value, **tol)
+            continue
+        np.testing.assert_allclose(ours, value["la_loss"], **tol)
+        np.testing.assert_allclose(grad, value["la_grad"], **tol)
+        if reference == "none":
+            np.testing.assert_allclose(shift, value["adjustment"], **tol)
+
+
+def test_the_shift_of_a_sigmoid_is_the_log_prior():
+    """No original exists; the authors' 1e-12 is within the tolerance."""
+    inputs, expected, tol = vector("logit_adjustment")
+    for key, value in expected["own_sigmoid"].items():
+        tau = float(key.removeprefix("tau="))
+        loss_fn = build_loss("logit_adjusted", instance_counts=inputs["instance_count"], logit_tau=tau)
+        np.testing.assert_allclose(loss_fn.shift, value["log_prior"], **tol)
+
+
+@pytest.mark.parametrize("power", [0.5, 1.0])
+def test_federated_weights(power):
+    inputs, expected, tol = vector("federated_loss")
+    weights = sampling_weights(inputs["image_count"], power)
+    np.testing.assert_allclose(weights, expected["freq_weight"][str(power)], **tol)
+    cases = [case for case in expected["cases"] if case["freq_weight_power"] == power]
+    assert cases
+    for case in cases:
+        *appeared, background = case["unique_gt_incl_background"]
+        assert background == 12
+        rest = remaining_weights(weights, np.array(appeared))
+        np.testing.assert_allclose(rest, case["multinomial_prob_unnormalised"][:12], **tol)
+
+
+def test_federated_draws_as_many_where_the_background_takes_one_of_the_authors_places():
+    """Where they ask for more classes than there are, their draw is an error; here it is all classes."""
+    inputs, expected, _ = vector("federated_loss")
+    errors = 0
+    for case in expected["cases"]:
+        weights = sampling_weights(inputs["image_count"], case["freq_weight_power"])
+        appeared = np.array(case["unique_gt_incl_background"][:-1])
+        ours = draw_classes(weights, appeared, case["num_sample_cats"] - 1, np.random.default_rng(0))
+        theirs = case["class_mask"] or [1] * 12
+        errors += case["class_mask"] is None
+        assert ours.sum() == sum(theirs)
+        assert ours[appeared].all()
+    assert errors
+
+
+def test_federated_loss_of_the_authors_draw(monkeypatch):
+    inputs, expected, tol = vector("federated_loss")
+    cases = [case for case in expected["cases"] if case["error"] is None]
+    assert {sum(case["class_mask"]) for case in cases} == {5, 12}
+    for case in cases:
+        chosen = np.array(case["class_mask"], bool)
+        monkeypatch.setattr(federated.Federated, "chosen", lambda self, appeared, chosen=chosen: chosen)
+        z = leaf(inputs["logits_per_step"][case["step"]])
+        loss_fn = build_loss("federated", image_counts=inputs["image_count"])
+        loss = loss_fn(z, targets_of(case["labels"], 12)) / len(case["labels"])
+        ours, grad = value_and_gradient(loss, z)
+        np.testing.assert_allclose(ours, case["loss"], **tol)
+        np.testing.assert_allclose(grad, case["grad"], **tol)
+
+
 def check_state(loss_fn, value, tol):
     state = loss_fn.state_dict()
     np.testing.assert_allclose(state["positive"], value["pos_grad_after"], **tol)
     np.testing.assert_allclose(state["negative"], value["neg_grad_after"], **tol)
     like = torch.empty(0, dtype=torch.float64)
     np.testing.assert_allclose(loss_fn.ratio(12, like), value["pos_neg_after"], **tol)
+
+
+def of_processes(name, world, tmp_path):
+    """What every rank printed: losses and states after every step."""
+    command = [sys.executable, str(HERE / "one_rank.py"), name]
+    ranks = [
+        subprocess.Popen([*command, str(rank), str(world), str(tmp_path / "meet")], stdout=subprocess.PIPE)
+        for rank in range(world)
+    ]
+    return [json.loads(process.communicate(timeout=120)[0]) for process in ranks]
 
 
 @pytest.mark.parametrize("name", ["eqlv2", "eqfl"])
@@ -160,12 +309,7 @@ def test_accumulators_of_several_processes(name, world, tmp_path):
     EQFL's normalizer is the number of positives per rank, so its sums grow with the number of ranks.
     """
     _, expected, tol = vector("ddp2_eqlv2_eqfl")
-    command = [sys.executable, str(HERE / "one_rank.py"), name]
-    ranks = [
-        subprocess.Popen([*command, str(rank), str(world), str(tmp_path / "meet")], stdout=subprocess.PIPE)
-        for rank in range(world)
-    ]
-    ours = [json.loads(process.communicate(timeout=120)[0]) for process in ranks]
+    ours = of_processes(name, world, tmp_path)
     scale = world / 2 if name == "eqfl" else 1
     for steps in ours:
         assert [s["positive"] for s in steps] == [s["positive"] for s in ours[0]]
@@ -177,3 +321,17 @@ def test_accumulators_of_several_processes(name, world, tmp_path):
         for rank, steps in enumerate(ours):
             for step, value in zip(steps, expected[f"rank{rank}"][name], strict=True):
                 np.testing.assert_allclose(step["loss"] / value["normalizer"], value["loss"], **tol)
+
+
+@pytest.mark.parametrize(("name", "file", "kept"), [("seesaw", "seesaw", "counts"), ("loce", "loce_ebl", "mean")])
+@pytest.mark.parametrize("world", [2, 4])
+def test_several_processes_learn_what_one_learns_from_all_rows(name, file, kept, world, tmp_path):
+    """The authors' Seesaw does not sum its counts: there every rank keeps its own."""
+    inputs, _, _ = vector(file)
+    ours, loss_fn = of_processes(name, world, tmp_path), build_loss(name)
+    for i, step in enumerate(inputs["steps"]):
+        alone = loss_fn(leaf(step["logits"], 12), targets_of(step["labels"], 12)).item()
+        states = [steps[i][kept] for steps in ours]
+        assert states == [states[0]] * world
+        np.testing.assert_allclose(states[0], loss_fn.state_dict()[kept], rtol=1e-12)
+        assert sum(steps[i]["loss"] for steps in ours) == pytest.approx(alone, rel=1e-12)

@@ -16,11 +16,11 @@ from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, Segmentati
 from ultralytics.utils import YAML
 
 from yolo_lt.balance import SparseTargets, build_loss
-from yolo_lt.balance.losses import LOSSES, GradientGuided, Loss
+from yolo_lt.balance.losses import LOSSES, GradientGuided, Loss, RowWeights
 from yolo_lt.balance.losses.weighted_bce import Terms
 from yolo_lt.errors import UsageError
 from yolo_lt.ultra.args import TASKS, UNSUPPORTED_HEADS, check_conflicts, check_model
-from yolo_lt.ultra.criterion import GAINS, ClassificationLoss, branches, install
+from yolo_lt.ultra.criterion import GAINS, ClassificationLoss, WeightedBoxLoss, branches, install
 
 FOLDER = Path(ultralytics.__file__).parent / "cfg" / "models"
 FAMILIES = ("v5", "v8", "v9", "v10", "11", "12", "26")
@@ -149,11 +149,13 @@ def stock(name, images, nc=3):
     return *step(criterion, model, preds, batch(name, images, nc)), seen
 
 
-def ours(name, images, make, nc=3, gain=1.0):
+def ours(name, images, make, nc=3, gain=1.0, box_weights=None, absent=None):
     """The same with a loss of ours on every branch, and what was installed."""
     model, preds = predicted(name, nc)
     model.criterion = None
-    installed = install(model, make, gain)
+    installed = install(model, make, gain, box_weights)
+    for loss in installed.values():
+        loss.absent = absent
     seen = assigned(model.criterion)
     return *step(model.criterion, model, preds, batch(name, images, nc)), seen, installed
 
@@ -207,6 +209,39 @@ def focused(before, after, positive, foreground):
     assert shrinks[TAIL] < 0.1 * shrinks[HEAD], shrinks
 
 
+def seesawed(before, after, positive, foreground):
+    """On anchors with a head object the tail is hardly pushed down, on those of the tail the head at least as before.
+
+    Where a class scores higher than the object's own, compensation pushes it more, so only the others are looked at.
+    """
+    others = foreground[..., None] & ~positive
+    for anchors, c in ((positive[..., HEAD], TAIL), (positive[..., TAIL], HEAD)):
+        assert anchors.any()
+        assert (before[..., c][anchors] > 0).all()
+    freed = after[..., TAIL][positive[..., HEAD]] / before[..., TAIL][positive[..., HEAD]]
+    pushed = after[..., HEAD][positive[..., TAIL]] / before[..., HEAD][positive[..., TAIL]]
+    assert freed.min() < 0.05, freed
+    assert (pushed > 0.999).all(), pushed
+    assert freed.median() < 0.5 * pushed.median(), (freed, pushed)
+    same(after[~others], before[~others])
+
+
+def lowered(before, after, positive, foreground):
+    """The tail's logits are lowered: pulled up harder and pushed down less, while the head's stay."""
+    assert (after[..., TAIL] < before[..., TAIL]).all()
+    shrinks = after[..., TAIL][~positive[..., TAIL]].sum() / before[..., TAIL][~positive[..., TAIL]].sum()
+    assert shrinks < 0.3, shrinks
+    torch.testing.assert_close(after[..., HEAD], before[..., HEAD], rtol=0.01, atol=0)  # ecm weighs it by 0.995
+
+
+def dropped(before, after, positive, foreground):
+    """No object is of the tail, and it is not drawn: none of its negatives counts, and all else is left alone."""
+    assert not positive[..., TAIL].any()
+    assert (before[..., TAIL] > 0).all()
+    assert (after[..., TAIL] == 0).all()
+    same(after[..., :TAIL], before[..., :TAIL])
+
+
 WEIGHTS = {"cb_form": "positives", "weight_norm": "boxes", "weight_cap": 10.0}
 DIRECTIONS = {  # loss: (its keywords, the batch, what its gradients must show)
     "cb": (WEIGHTS, "boxes", weighted),
@@ -215,16 +250,32 @@ DIRECTIONS = {  # loss: (its keywords, the batch, what its gradients must show)
     "eqlv2": ({"loss_variant": "original"}, "boxes", rebalanced),
     "efl": ({}, "boxes", focused),
     "eqfl": ({}, "boxes", focused),
+    "seesaw": ({}, "boxes", seesawed),
+    "ecm": ({"ecm_scale": 1.0, "margin_reference": "max"}, "boxes", lowered),
+    "loce": ({"loce_momentum": 0.999}, "boxes", lowered),
+    "logit_adjusted": ({"margin_reference": "max"}, "boxes", lowered),
+    "federated": ({"federated_classes": 2}, "no tail", dropped),
 }
 
 
 def loss_of(name):
-    """A loss of three classes; where it is guided, the tail has had few positive gradients."""
+    """A loss of three classes; what it has learned so far is that the tail is rare, weak or pushed down."""
     loss = build_loss(name, **COUNTS, **(DIRECTIONS[name][0] if name != "bce" else {}))
-    if isinstance(loss, GradientGuided):
-        positive = torch.tensor([1.0, 1.0, 0.01], dtype=torch.float64)
-        loss.load_state_dict({"positive": positive, "negative": torch.ones_like(positive), "skipped": 0})
+    loss.load_state_dict(learned(loss))
     return loss
+
+
+def learned(loss):
+    """The state of a loss of three classes before the batch."""
+    positive = torch.tensor([1.0, 1.0, 0.01], dtype=torch.float64)
+    if isinstance(loss, GradientGuided):
+        return {"positive": positive, "negative": torch.ones_like(positive), "skipped": 0}
+    states = {
+        "Seesaw": {"counts": torch.tensor([1e7, 1e3, 1.0], dtype=torch.float64)},
+        "LOCE": {"mean": torch.tensor([0.99, 0.5, 0.01], dtype=torch.float64)},
+        "Federated": {"batches": 7},
+    }
+    return states.get(type(loss).__name__, {})
 
 
 @pytest.mark.parametrize("loss", [name for name in LOSSES if name != "bce"])
@@ -242,8 +293,149 @@ def test_every_loss_moves_the_tail_on_every_model_and_leaves_the_rest(name, loss
         key = f"{branch}.scores" if end_to_end(name) else "scores"
         check(before[key].transpose(1, 2), after[key].transpose(1, 2), values > 0, foreground)
         assert installed[branch].batches == 1
-        state = installed[branch].loss.state_dict()
-        assert not state or (state["positive"] > torch.tensor([1.0, 1.0, 0.01])).all(), "it did not learn from it"
+        check_learned(installed[branch].loss)
+
+
+def check_learned(loss):
+    """Every part of a state has moved for every class that the batch holds, and in the direction it can."""
+    before, after = learned(loss), loss.state_dict()
+    assert before.keys() == after.keys()
+    for part in ("positive", "negative", "counts"):
+        assert part not in before or (after[part] > before[part]).all(), "it did not learn from it"
+    assert "mean" not in before or (after["mean"] != before["mean"]).all(), "it did not learn from it"
+    assert "batches" not in before or after["batches"] == 8
+
+
+# Weights of the boxes, and the mask of the annotation ----------------------------------------------------------------
+
+
+BOX_WEIGHTS = torch.tensor([0.5, 1.0, 3.0], dtype=torch.float64)
+ROWS = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.25]])  # weights of negatives by class
+
+
+def by_branch(name, grads, part):
+    """What the gradients hold of a prediction, by branch, (B, A, .)."""
+    names = ("one2many", "one2one") if end_to_end(name) else ("one2many",)
+    return {b: grads[f"{b}.{part}" if end_to_end(name) else part].transpose(1, 2) for b in names}
+
+
+def mask_of(anchors):
+    """Every anchor has one of three rows."""
+    return RowWeights(ROWS, torch.randint(0, 3, (2, anchors), generator=torch.Generator().manual_seed(4)))
+
+
+def masked(grads, positive, absent):
+    """Gradients of entries as the mask leaves them: those of negatives by its weights."""
+    return torch.where(positive, grads, grads * absent.rows[absent.index])
+
+
+@pytest.mark.parametrize("name", models())
+def test_box_weights_weigh_the_boxes_of_every_model_by_class_and_nothing_else(name):
+    _, before, targets = stock(name, "boxes")
+    _, after, *_ = ours(name, "boxes", Loss, box_weights=BOX_WEIGHTS)
+    assert before.keys() == after.keys()
+    for key in before.keys() - {k for k in before if k.endswith(("boxes", "angle"))}:
+        same(after[key], before[key])
+    old, new = (by_branch(name, grads, "boxes") for grads in (before, after))
+    for branch, (labels, _, values, foreground, _) in targets.items():
+        assert (values > 0).any(1).any(0).all(), "a class without an anchor would not be tested"
+        weights = BOX_WEIGHTS[labels.long()].float()[..., None]
+        same(new[branch], torch.where(foreground[..., None], weights, 1.0) * old[branch])
+        assert (old[branch][~foreground] == 0).all()
+    if models()[name] == "obb":  # an angle is of the boxes' loss, and of one of its own, which stays
+        assert any((after[k] != before[k]).any() for k in before if k.endswith("angle"))
+
+
+@pytest.mark.parametrize("name", models())
+def test_box_weights_do_nothing_where_there_are_no_boxes(name):
+    expected, before, _ = stock(name, "no boxes")
+    loss, after, *_ = ours(name, "no boxes", Loss, box_weights=BOX_WEIGHTS)
+    same(loss, expected)
+    assert before.keys() == after.keys()
+    for key, grad in before.items():
+        same(after[key], grad)
+
+
+@pytest.mark.parametrize("images", ["boxes", "no boxes"])
+@pytest.mark.parametrize("name", models())
+def test_the_mask_weighs_the_negatives_of_every_model_by_anchor_and_nothing_else(name, images):
+    _, before, targets = stock(name, images)
+    absent = mask_of(by_branch(name, before, "scores")["one2many"].shape[1])
+    _, after, _, installed = ours(name, images, Loss, absent=absent)
+    assert before.keys() == after.keys()
+    for key in before.keys() - {k for k in before if k.endswith("scores")}:
+        same(after[key], before[key])
+    old, new = (by_branch(name, grads, "scores") for grads in (before, after))
+    zero = absent.rows[absent.index] == 0
+    for branch, (_, _, values, *_) in targets.items():
+        positive = values > 0 if images == "boxes" else torch.zeros_like(zero)
+        assert (old[branch][~positive] > 0).all()
+        assert (new[branch][zero & ~positive] == 0).all()
+        same(new[branch], masked(old[branch], positive, absent))
+        assert installed[branch].absent is None
+
+
+@pytest.mark.parametrize("loss", ["cb", "eqlv2", "seesaw", "loce"])
+@pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml", "yolo11n-obb.yaml"])
+def test_the_mask_is_composed_with_other_losses(name, loss):
+    _, before, *_ = ours(name, "boxes", lambda: loss_of(loss))
+    absent = mask_of(by_branch(name, before, "scores")["one2many"].shape[1])
+    _, after, *_ = ours(name, "boxes", lambda: loss_of(loss), absent=absent)
+    for branch, (_, _, values, *_) in stock(name, "boxes")[2].items():
+        old, new = (by_branch(name, grads, "scores")[branch] for grads in (before, after))
+        same(new, masked(old, values > 0, absent))
+
+
+def test_a_guided_loss_learns_only_from_the_negatives_that_count():
+    loss, targets = ClassificationLoss(loss_of("eqlv2"), "one2many"), targets_of(9)
+    loss.absent = RowWeights(torch.tensor([[1.0, 1.0, 0.0]]), torch.zeros(2, 200, dtype=torch.long))
+    loss(logits_of(), targets)
+    learned = loss.loss.state_dict()["negative"]
+    assert learned[TAIL] == 1
+    assert (learned[:TAIL] > 1).all()
+
+
+def test_a_mask_is_used_once_and_only_in_training():
+    loss, targets, zero = ClassificationLoss(Loss(), "one2many"), targets_of(9), torch.zeros(2, 200, dtype=torch.long)
+    absent = loss.absent = RowWeights(torch.zeros(1, 3), zero)
+    with torch.no_grad():
+        torch.testing.assert_close(loss(logits_of(), targets), Loss()(logits_of(), targets))
+    torch.testing.assert_close(loss(logits_of().detach(), targets), Loss()(logits_of(), targets))
+    assert loss.absent is absent
+    positives = targets.dense() > 0
+    for mine, counts in (loss(logits_of(), targets), positives), (loss(logits_of(), targets), torch.ones(2, 200, 3)):
+        torch.testing.assert_close(mine, Loss()(logits_of(), targets, {"valid": counts}))
+    assert loss.absent is None
+
+
+@pytest.mark.parametrize("shape", [(2, 199), (1, 200), (2, 201)])
+def test_a_mask_of_other_anchors_stops_the_training(shape):
+    loss = ClassificationLoss(Loss(), "one2many")
+    loss.absent = RowWeights(torch.ones(1, 3), torch.zeros(shape, dtype=torch.long))
+    with pytest.raises(RuntimeError, match=re.escape(f"is for anchors {shape}, the head has (2, 200)")):
+        loss(logits_of(), targets_of(9))
+
+
+@pytest.mark.parametrize("images", ["boxes", "no boxes"])
+def test_both_at_once_with_a_loss_act_as_each_alone(images):
+    name = "yolo26n.yaml"
+    anchors = by_branch(name, stock(name, images)[1], "scores")["one2many"].shape[1]
+    both = ours(name, images, lambda: loss_of("cb"), box_weights=BOX_WEIGHTS, absent=mask_of(anchors))[1]
+    scores = ours(name, images, lambda: loss_of("cb"), absent=mask_of(anchors))[1]
+    boxes = ours(name, images, Loss, box_weights=BOX_WEIGHTS)[1]
+    for key, grad in both.items():
+        same(grad, (scores if key.endswith("scores") else boxes)[key])
+
+
+def test_the_stock_box_loss_stays_inside():
+    model, _ = predicted("yolo11n-obb.yaml")
+    model.criterion = None
+    plain = model.init_criterion().bbox_loss
+    install(model, Loss, box_weights=BOX_WEIGHTS)
+    assert isinstance(model.criterion.bbox_loss, WeightedBoxLoss)
+    assert type(model.criterion.bbox_loss.stock) is type(plain)
+    install(model, Loss)
+    assert isinstance(model.criterion.bbox_loss, WeightedBoxLoss)
 
 
 def end_to_end(name):
@@ -319,9 +511,9 @@ def test_a_criterion_that_exists_is_kept_with_its_schedule():
     assert all(loss.batches == 1 for loss in installed.values())
 
 
-@pytest.mark.parametrize("part", ["bce", "assigner"])
+@pytest.mark.parametrize("part", ["bce", "assigner", "bbox_loss"])
 def test_a_criterion_without_a_part_to_replace_is_refused(part):
-    whole, broken = SimpleNamespace(bce=1, assigner=2), SimpleNamespace(bce=1, assigner=2)
+    whole, broken = (SimpleNamespace(bce=1, assigner=2, bbox_loss=3) for _ in range(2))
     delattr(broken, part)
     assert branches(whole) == {"one2many": whole}
     with pytest.raises(UsageError, match=rf"cannot act: SimpleNamespace \(one2many\) has no '{part}'"):
@@ -485,7 +677,7 @@ def test_the_state_goes_through_a_file_and_back(tmp_path, loss, gain):
     second = ClassificationLoss(build_loss(loss, **COUNTS, **DIRECTIONS.get(loss, ({},))[0]), "one2many", gain)
     second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert repr(second.state_dict()) == repr(first.state_dict())
-    assert second.has_state == (gain == "auto" or isinstance(first.loss, GradientGuided))
+    assert second.has_state == (gain == "auto" or bool(first.loss.state_dict()))
     for seed in (3, 4):
         assert (
             second(logits_of(seed), targets_of(20, seed)).item() == first(logits_of(seed), targets_of(20, seed)).item()

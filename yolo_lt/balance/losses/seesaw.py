@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def log_factors(counts: Tensor, log_scores: Tensor, labels: Tensor, p: float, q:
     Source: Wang et al., Seesaw Loss for Long-Tailed Instance Segmentation, CVPR 2021, equations 5 to 7.
     """
     log_counts = counts.clamp_min(1).log()
-    own = log_scores.gather(1, labels[:, None]).clamp_min(torch.tensor(LEAST).log().item())
+    own = log_scores.gather(1, labels[:, None]).clamp_min(log(LEAST))
     mitigation = (log_counts - log_counts[labels][:, None]).clamp_max(0) * p
     return mitigation.to(log_scores) + (log_scores - own).clamp_min(0) * q
 
