@@ -47,6 +47,7 @@ from yolo_lt import cli, config
 from yolo_lt.balance import repeat_factors
 from yolo_lt.balance.exposure import Exposure
 from yolo_lt.dataset import ClassStats
+from yolo_lt.dataset.federated import FederatedIndex, Lists
 from yolo_lt.ultra.labels import stats_of
 from yolo_lt.ultra.loader import StreamSampler
 from yolo_lt.ultra.trainer import LTDetectionTrainer
@@ -58,8 +59,9 @@ OPEN_IMAGES = {"images": 1_743_042, "boxes": 14_610_229, "classes": 601}  # V4 t
 THR = 1e-3
 MB = 1e6
 OURS = {  # a further side is one line: its name and its yolo-lt keys
-    "RFS and counting": {"recipe": "rfs"},
-    "tail paste": {"recipe": "rfs", "tail_paste": True},
+    "RFS and counting": {"recipe": "rfs", "federated": False},
+    "tail paste": {"recipe": "rfs", "federated": False, "tail_paste": True},
+    "federated labels": {"recipe": "rfs", "federated": True},
 }
 
 
@@ -264,7 +266,12 @@ def pictures(folder: Path, images: int, classes: int = 31) -> Path:
             lines.append(f"{c} {x:.4f} {y:.4f} {w:.4f} {h:.4f}")
         (folder / "labels" / f"{i:04d}.txt").write_text("\n".join(lines))
     names = "".join(f"  {c}: class {c}\n" for c in range(classes))
-    (folder / "data.yaml").write_text(f"train: images\nval: images\nnames:\n{names}")
+    known = Lists.of([range(classes)] * images)  # the mask is made and carried whatever the lists say
+    files = tuple(f"{i:04d}.jpg" for i in range(images))
+    all_names = tuple(f"class {c}" for c in range(classes))
+    FederatedIndex(all_names, files, np.arange(images), known, known, known).save(folder / "federated.npz")
+    head = "train: images\nval: images\nfederated: federated.npz\n"
+    (folder / "data.yaml").write_text(f"{head}names:\n{names}")
     return folder / "data.yaml"
 
 

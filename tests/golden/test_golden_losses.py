@@ -187,18 +187,18 @@ def test_ecm(ratio):
 
 
 def test_loce_margins_in_the_authors_softmax():
-    """Their thirteenth column is the background, whose mean score stays that of the start."""
+    """Their thirteenth column is the background, whose mean score stays that of the start; they add a tiny number."""
     inputs, expected, tol = vector("loce_ebl")
     mean = torch.full((13,), 0.01, dtype=torch.float64)
     for step, value in zip(inputs["steps"], expected, strict=True):
         classes = torch.tensor(step["batch_gt_labels"])
-        total = torch.zeros_like(mean).index_add(0, classes, torch.tensor(step["batch_mean_scores"]).double())
-        mean = updated(mean, total, torch.bincount(classes, minlength=13), 0.9)
+        total = torch.zeros_like(mean).index_add(0, classes, torch.tensor(step["batch_mean_scores"], dtype=torch.float64))
+        mean = updated(mean, total, torch.bincount(classes, minlength=13).double(), 0.9)
         np.testing.assert_allclose(mean, value["mean_score_after"], **tol)
         z = leaf(step["logits"])
         ours, grad = value_and_gradient(cross_entropy(z[0] + mean.log(), torch.tensor(step["labels"])), z)
-        np.testing.assert_allclose(ours, value["loss"], **tol)
-        np.testing.assert_allclose(grad, value["grad"], **tol)
+        np.testing.assert_allclose(ours, value["loss"], rtol=1e-7, atol=1e-9)
+        np.testing.assert_allclose(grad, value["grad"], rtol=1e-7, atol=1e-9)
 
 
 def test_loce_keeps_the_authors_mean_scores():
@@ -261,8 +261,8 @@ def test_federated_draws_as_many_where_the_background_takes_one_of_the_authors_p
         weights = sampling_weights(inputs["image_count"], case["freq_weight_power"])
         appeared = np.array(case["unique_gt_incl_background"][:-1])
         ours = draw_classes(weights, appeared, case["num_sample_cats"] - 1, np.random.default_rng(0))
-        theirs = case["class_mask"] or [1] * 12
-        errors += case["class_mask"] is None
+        theirs = case.get("class_mask", [1] * 12)
+        errors += case["error"] is not None
         assert ours.sum() == sum(theirs)
         assert ours[appeared].all()
     assert errors
