@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from yolo_lt.balance.loss_plan import (
+    acting_index,
+    box_loss_weights,
+    check_losses,
+    loss_notes,
+    positive_weights,
+    weight_notes,
+)
 from yolo_lt.balance.sampling import LAWS, SAMPLERS, auto_threshold, image_and_class_factors, sampler_frequency
 from yolo_lt.balance.strategy import focus, tail_images
 from yolo_lt.balance.stream import epoch_length
-from yolo_lt.balance.weights import class_weights
 from yolo_lt.dataset.bins import BIN_NAMES, Bins, frequency_bins
-from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex
+from yolo_lt.dataset.federated import FederatedIndex
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
 
 LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
-COUNT_WEIGHTED = ("cb", "inverse")  # losses with a weight per class from its count
-COMPARING = (*COUNT_WEIGHTED, "eql", "seesaw", "loce", "logit_adjusted", "ecm", "federated")  # one class with another
-UNKNOWN = "strict"  # what unknown_negatives=auto stands for
 TAIL_PASTE = 0.3  # what tail_paste=true stands for
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
@@ -129,7 +132,6 @@ def make_plan(
     keys: dict[str, Any],
     bins: Bins | None = None,
     federated: FederatedIndex | None = None,
-    federated_notes: Sequence[str] = (),
 ) -> Plan:
     """Resolve a recipe for a data set.
 
@@ -138,7 +140,6 @@ def make_plan(
         keys: Every yolo-lt key, as `config.resolve` returns them.
         bins: The bins, if they come from more images than those; else `bins=` decides.
         federated: The federated index of those images, if there is one.
-        federated_notes: Sentences about it.
 
     Raises:
         UsageError: A key is out of range or cannot act on this data.
@@ -153,18 +154,11 @@ def make_plan(
     if keys.get("head_of") and keys["strategy"] != "all":
         factors, note = _strategy(stats, bins, factors, keys)
         notes += [note]
-    weights = np.ones(stats.num_classes)
-    notes += _loss_notes(stats, keys)
-    if keys["cls_loss"] in COUNT_WEIGHTED:
-        weights = loss_weights(stats, keys, keys["cls_loss"])
-        notes += _weight_notes(weights, stats, keys, f"{keys['cb_form']} weights", f"cls_loss={keys['cls_loss']}")
-    box_weights = None
-    if keys["box_weight"] != "none":
-        box_weights = loss_weights(stats, keys, keys["box_weight"])
-        notes += _weight_notes(box_weights, stats, keys, "box weights", f"box_weight={keys['box_weight']}")
-    federated, more = _federated(federated, keys)
-    notes = [*notes, *federated_notes, *more]
-    plan = Plan(keys, stats, bins, factors, class_factors, weights, tuple(notes), box_weights, federated)
+    check_losses(stats, keys)
+    weights, box_weights = positive_weights(stats, keys), box_loss_weights(stats, keys)
+    notes += [*loss_notes(stats, keys), *weight_notes(stats, keys, weights, box_weights)]
+    federated, more = acting_index(federated, keys)
+    plan = Plan(keys, stats, bins, factors, class_factors, weights, (*notes, *more), box_weights, federated)
     _check_tail(plan)
     return plan
 
@@ -193,49 +187,6 @@ def _strategy(stats: ClassStats, bins: Bins, factors: np.ndarray, keys: dict[str
     length = epoch_length(factors, fixed=keys["epoch_length"] == "fixed")
     share = f"{keys['replay']:.0%} replay of the other {(~holding).sum()}"
     return factors, f"strategy=tail: {holding.sum()} images with tail classes, {share}; {length} draws per epoch"
-
-
-def _federated(index: FederatedIndex | None, keys: dict[str, Any]) -> tuple[FederatedIndex | None, list[str]]:
-    """The index, if it has anything to mask, and what is done with the classes that nobody looked for."""
-    if index is None:
-        if keys["unknown_negatives"] != "auto":
-            raise UsageError("unknown_negatives cannot act: neither federated= nor the data YAML says what is known")
-        return None, []
-    if (index.row == EVERYTHING).all():
-        return None, ["WARNING: federated: every class was looked for in every image, so there is nothing to mask"]
-    if keys["unknown_negatives"] == "auto":
-        keys["unknown_negatives"] = UNKNOWN
-    return index, [f"unknown_negatives={keys['unknown_negatives']}"]
-
-
-def loss_weights(stats: ClassStats, keys: dict[str, Any], method: str) -> np.ndarray:
-    """The weights of cb and inverse, shape (C,), float64."""
-    own = (method, keys["cb_beta"], keys["inverse_power"], keys["weight_norm"], keys["weight_cap"])
-    return class_weights(stats.instance_counts, *own)
-
-
-def _loss_notes(stats: ClassStats, keys: dict[str, Any]) -> list[str]:
-    """Refuse a loss that compares classes where there is one, and say it when eql finds no class rare."""
-    name = keys["cls_loss"]
-    for key, value in (("cls_loss", name), ("box_weight", keys["box_weight"])):
-        if value in COMPARING and stats.num_classes == 1:
-            raise UsageError(f"{key}={value} cannot act on a single class: it weighs classes against each other")
-    if name == "federated" and keys["federated_classes"] >= (stats.image_counts > 0).sum():
-        most = int((stats.image_counts > 0).sum())
-        return [f"WARNING: cls_loss=federated takes all {most} classes in every batch: federated_classes must be less"]
-    if name == "eql":
-        present = stats.image_counts[stats.image_counts > 0]
-        rarest, threshold = present.min(initial=stats.num_images) / stats.num_images, keys["eql_lambda"]
-        if rarest >= threshold:
-            return [f"WARNING: no class is rare: eql_lambda={threshold:.4g} must exceed {rarest:.4g} to act"]
-    return []
-
-
-def _weight_notes(weights: np.ndarray, stats: ClassStats, keys: dict[str, Any], what: str, key: str) -> list[str]:
-    of = weights[stats.instance_counts > 0]
-    if not len(of) or np.ptp(of) < 1e-6:
-        return [f"WARNING: {key} weighs all classes alike"]
-    return [f"{what} from {of.min():.3g} to {of.max():.3g}, mean 1 over {keys['weight_norm']}"]
 
 
 def _resolve_auto(stats: ClassStats, bins: Bins, keys: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -92,7 +92,7 @@ def check_conflicts(theirs: dict[str, Any], lt: dict[str, Any], task: str) -> No
         raise UsageError(f"tail_paste works on detect and segment: an instance of {task} cannot be cut out by its box")
     if theirs.get("rect") and lt["holdout"]:
         raise UsageError("rect=true fixes the batches of all training images, so none can be set apart: use one")
-    if theirs.get("cls_pw") and lt["cls_loss"] != "bce":
+    if theirs.get("cls_pw") and lt["cls_loss"] != "bce":  # other losses of ours show with the data, see preflight
         raise UsageError(f"cls_pw and cls_loss={lt['cls_loss']} would multiply: use one of them")
 
 

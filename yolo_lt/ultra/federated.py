@@ -19,7 +19,7 @@ UNFIT = 0.05  # share of labels that an index may not know before it is taken fo
 
 
 def read_index(
-    im_files: Sequence[str], stats: ClassStats, data: dict[str, Any], federated: bool | str
+    im_files: Sequence[str], stats: ClassStats, data: dict[str, Any], federated: bool | str, single_cls: bool = False
 ) -> tuple[FederatedIndex | None, list[str]]:
     """The index of these images, and sentences about it; None if nothing asks for one.
 
@@ -28,17 +28,20 @@ def read_index(
         stats: Their classes.
         data: The parsed data YAML: `federated`, an index or LVIS annotations, or `known_classes`.
         federated: The key: "auto", a path, or a bool.
+        single_cls: Ultralytics' key.
 
     Raises:
-        UsageError: `federated=true` and nothing to read.
+        UsageError: `federated=true` and nothing to read, or an index beside `single_cls`.
         LTError: An index that cannot be read or is of other images or classes, or a bad `known_classes`.
     """
     named, known = data.get("federated"), data.get("known_classes")
     if federated is False:
         return None, []
-    paths = [_posix(f) for f in im_files]
-    if isinstance(federated, str) and federated != "auto":
-        return _of_file(Path(federated), paths, stats)
+    paths, given = [_posix(f) for f in im_files], isinstance(federated, str) and federated != "auto"
+    if single_cls and (given or named or known):
+        raise UsageError("single_cls=true makes one class of all, which federated labels cannot tell: federated=false")
+    if given:
+        return _of_file(Path(str(federated)), paths, stats)
     if named and known:
         raise LTError(f"{_yaml(data)} has both 'federated' and 'known_classes': keep one")
     if named:

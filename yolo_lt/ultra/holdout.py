@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,8 @@ def plan_split(
             "single_cls=true makes one class of all, which federated labels cannot tell: add federated=false"
         )
     index = index if index is None or not apart.any() else index.select(~apart)
-    return make_plan(_rows(stats, ~apart), lt, bins, index, notes), apart
+    plan = make_plan(_rows(stats, ~apart), lt, bins, index)
+    return replace(plan, notes=(*plan.notes, *notes)), apart
 
 
 def image_names(files: Sequence[str], data: dict[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from ultralytics.utils import LOGGER, colorstr
 from yolo_lt.balance.paste import class_need
 from yolo_lt.balance.plan import Plan
 from yolo_lt.config import ultralytics_defaults
-from yolo_lt.errors import LTError
+from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.augment import read_policy
 from yolo_lt.ultra.bank import choose
@@ -39,7 +39,7 @@ def plan_data(
         recorded: Training images that an earlier stage set apart.
 
     Raises:
-        UsageError: A missing or unsupported `data=`, or a key out of range.
+        UsageError: A missing or unsupported `data=`, or a key out of range or beside another that it would undo.
         LTError: Bad data; a label cache that this reading wrote is removed again.
     """
     parsed = labels.load_data(data, allow_download=lt["allow_download"])
@@ -50,6 +50,8 @@ def plan_data(
         scans.append(labels.scan(parsed, "train", task, theirs))
         seed = int(theirs.get("seed") or 0)
         plan, apart = plan_split(scans[0], parsed, lt, recorded, seed)
+        if theirs.get("cls_pw") and plan.reweighs:
+            raise UsageError("cls_pw cannot act beside cls_loss, box_weight or federated labels: use one of them")
         _check_changes(plan, scans[0], ~apart, theirs, seed)
         scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
     except LTError:
