@@ -36,7 +36,18 @@ def test_imports_stay_in_their_room(path):
 
 
 def test_dataset_and_evaluate_and_factors_are_pure_numpy():
-    names = ("sampling", "stream", "paste", "strategy", "weights", "plan", "exposure")
+    names = (
+        "sampling",
+        "stream",
+        "paste",
+        "strategy",
+        "weights",
+        "plan",
+        "loss_plan",
+        "margins",
+        "federated",
+        "exposure",
+    )
     for path in [PACKAGE / "balance" / f"{n}.py" for n in names]:
         assert "torch" not in {name.split(".")[0] for name in imports(path)}, path
 

@@ -15,7 +15,7 @@ from yolo_lt.balance.plan import Plan, make_plan
 from yolo_lt.dataset.bins import frequency_bins
 from yolo_lt.dataset.holdout import stratified_holdout
 from yolo_lt.dataset.stats import ClassStats
-from yolo_lt.errors import LTError, UsageError
+from yolo_lt.errors import LTError
 from yolo_lt.ultra.federated import read_index
 from yolo_lt.ultra.labels import stats_of
 
@@ -48,11 +48,7 @@ def plan_split(
         apart = _recorded_mask(image_names(dataset.im_files, data), recorded)
     else:
         apart = stratified_holdout(stats, lt["holdout"], seed)
-    index, notes = read_index(dataset.im_files, stats, data, lt["federated"])
-    if index is not None and dataset.single_cls:
-        raise UsageError(
-            "single_cls=true makes one class of all, which federated labels cannot tell: add federated=false"
-        )
+    index, notes = read_index(dataset.im_files, stats, data, lt["federated"], dataset.single_cls)
     index = index if index is None or not apart.any() else index.select(~apart)
     plan = make_plan(_rows(stats, ~apart), lt, bins, index)
     return replace(plan, notes=(*plan.notes, *notes)), apart
