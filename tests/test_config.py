@@ -30,6 +30,12 @@ def test_variants_in_the_yaml_are_those_of_the_samplers():
         ({"sampler": "none", "repeat_cap": 3.0}, "repeat_cap acts only with"),
         ({"sampler": "rfs", "eirfs_alpha": 1.0}, "eirfs_alpha acts only with sampler=eirfs"),
         ({"sampler": "none", "sampler_variant": "linear"}, "sampler_variant acts only with"),
+        ({"cb_beta": 0.9}, "cb_beta acts only with cls_loss=cb or box_weight=cb"),
+        ({"weight_cap": 3.0, "cls_loss": "eqlv2"}, "weight_cap acts only with cls_loss=cb or cls_loss=inverse or box_"),
+        ({"federated_classes": 9}, "federated_classes acts only with cls_loss=federated or unknown_negatives=sampled"),
+        ({"margin_reference": "none", "cls_loss": "loce"}, "margin_reference acts only with cls_loss=logit_adjusted"),
+        ({"unknown_negatives": 0.1, "recipe": "baseline"}, "unknown_negatives acts only with federated"),
+        ({"loss_gain": 2.0, "box_weight": "cb"}, "loss_gain acts only with cls_loss=cb"),
         ({"paste_memory": 9.0}, "paste_memory acts only with tail_paste"),
     ],
 )

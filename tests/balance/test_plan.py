@@ -5,6 +5,7 @@ from yolo_lt import config
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
+from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, Lists
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.files import rewind_csv
 
@@ -160,7 +161,7 @@ def test_focal_losses_find_their_gain_and_others_have_none():
 
 def test_losses_that_cannot_act():
     one = ClassStats.from_lists([[0]] * 9, 1, ["a"])
-    for name in ("cb", "inverse", "eql"):
+    for name in ("cb", "inverse", "eql", "seesaw", "ecm", "loce", "logit_adjusted", "federated"):
         with pytest.raises(UsageError, match=f"cls_loss={name} cannot act on a single class"):
             make_plan(one, config.resolve({"cls_loss": name}))
     for name in ("eqlv2", "efl", "eqfl"):
@@ -170,3 +171,53 @@ def test_losses_that_cannot_act():
     two = ClassStats.from_lists([[0]] * 9 + [[1]] * 4, 2, ["a", "b"])
     notes = make_plan(two, config.resolve({"cls_loss": "eql", "eql_lambda": 0.01})).notes
     assert any("eql_lambda=0.01 must exceed 0.3077 to act" in note for note in notes)
+
+
+def test_the_federated_loss_says_when_it_leaves_no_class_out():
+    assert any("every batch takes all 3 classes" in note for note in plan(cls_loss="federated").notes)
+    assert not any("every batch" in note for note in plan(cls_loss="federated", federated_classes=2).notes)
+
+
+@pytest.mark.parametrize("method", ["cb", "inverse"])
+def test_box_weights_are_those_of_the_loss_of_that_name(method):
+    boxes, loss = plan(recipe="baseline", box_weight=method), plan(recipe="baseline", cls_loss=method)
+    np.testing.assert_array_equal(boxes.box_weights, loss.weights)
+    assert boxes.reweighs
+    assert not boxes.adapts_data
+    assert loss.box_weights is None
+    assert boxes.weights.tolist() == [1, 1, 1, 1]
+    assert any(note.startswith("box weights from 0.") for note in boxes.notes)
+    one = ClassStats.from_lists([[0]] * 9, 1, ["a"])
+    with pytest.raises(UsageError, match=f"box_weight={method} cannot act on a single class"):
+        make_plan(one, config.resolve({"box_weight": method}))
+
+
+def test_box_weights_that_are_all_alike_are_said():
+    even = ClassStats.from_lists([[0], [1]] * 4, 2, ["a", "b"])
+    notes = make_plan(even, config.resolve({"box_weight": "cb"})).notes
+    assert "WARNING: box_weight=cb weighs all classes alike" in notes
+
+
+def index_of(*rows):
+    lists = Lists.of([[0]])
+    return FederatedIndex(STATS.names, tuple(f"{i}.jpg" for i in range(len(rows))), np.array(rows), lists, lists, lists)
+
+
+def test_a_federated_index_acts_where_it_masks_something():
+    p = make_plan(STATS, config.resolve({"recipe": "baseline"}), federated=index_of(0, EVERYTHING))
+    assert p.federated is not None
+    assert p.reweighs
+    assert p.adapts_data
+    assert not p.changes_images
+    assert p.keys["unknown_negatives"] == "strict"
+    whole = make_plan(STATS, config.resolve({"recipe": "baseline"}), federated=index_of(EVERYTHING, EVERYTHING))
+    assert whole.federated is None
+    assert not whole.reweighs
+    assert any("nothing to mask" in note for note in whole.notes)
+
+
+def test_unknown_negatives_without_federated_labels_are_refused():
+    with pytest.raises(UsageError, match="unknown_negatives cannot act: neither federated="):
+        plan(unknown_negatives=0.5)
+    kept = make_plan(STATS, config.resolve({"unknown_negatives": 0.5}), federated=index_of(0))
+    assert kept.keys["unknown_negatives"] == 0.5
