@@ -351,7 +351,7 @@ def definition(
         rare = torch.isin(torch.arange(z.shape[2]), loss.rare)
         weight = weight.masked_fill(foreground & rare & ~positive, 0)
     elif isinstance(loss, Federated):
-        weight = weight * (positive | torch.from_numpy(loss.chosen(appeared)))
+        weight = weight * (positive | torch.from_numpy(loss.chosen(appeared) | (loss.weights == 0)))
     elif isinstance(loss, ECM):
         weight = weight * loss.weight.to(z)
     weight = torch.where(positive, weight, weight * kept)

@@ -192,7 +192,8 @@ def test_loce_margins_in_the_authors_softmax():
     mean = torch.full((13,), 0.01, dtype=torch.float64)
     for step, value in zip(inputs["steps"], expected, strict=True):
         classes = torch.tensor(step["batch_gt_labels"])
-        total = torch.zeros_like(mean).index_add(0, classes, torch.tensor(step["batch_mean_scores"], dtype=torch.float64))
+        scores = torch.tensor(step["batch_mean_scores"], dtype=torch.float64)
+        total = torch.zeros_like(mean).index_add(0, classes, scores)
         mean = updated(mean, total, torch.bincount(classes, minlength=13).double(), 0.9)
         np.testing.assert_allclose(mean, value["mean_score_after"], **tol)
         z = leaf(step["logits"])

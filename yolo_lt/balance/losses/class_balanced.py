@@ -12,7 +12,7 @@ from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
 from yolo_lt.balance.weights import class_weights
-from yolo_lt.errors import UsageError
+from yolo_lt.errors import UsageError, check_number
 
 
 def positives_form(w: Tensor, pos: Positives) -> Terms:
@@ -73,7 +73,7 @@ class ClassBalanced(Loss):
     ) -> None:
         if cb_form not in FORMS:
             raise UsageError(f"cb_form={cb_form}: expected {' | '.join(FORMS)}")
-        self.form, self.gamma = FORMS[cb_form], check_gamma(focal_gamma)
+        self.form, self.gamma = FORMS[cb_form], check_number("focal_gamma", focal_gamma)
         weights = class_weights(instance_counts, method, cb_beta, inverse_power, weight_norm, weight_cap)
         self.weights = torch.from_numpy(weights)
 
@@ -83,10 +83,3 @@ class ClassBalanced(Loss):
         if self.gamma:
             terms.gamma = like.new_full((z.shape[2],), self.gamma)
         return terms
-
-
-def check_gamma(gamma: float) -> float:
-    """The focal exponent, if it is one."""
-    if not 0 <= gamma < float("inf"):
-        raise UsageError(f"focal_gamma={gamma}: expected a number from 0")
-    return gamma

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from yolo_lt.balance.losses.class_balanced import check_gamma
 from yolo_lt.balance.losses.guided import GradientGuided
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Sums, Terms
-from yolo_lt.errors import UsageError
+from yolo_lt.errors import check_number
 
 
 class EQFL(GradientGuided):
@@ -42,11 +41,8 @@ class EQFL(GradientGuided):
         efl_scale: float = 8.0,
     ) -> None:
         super().__init__(instance_counts)
-        if check_gamma(focal_gamma) == 0:
-            raise UsageError("focal_gamma=0: efl and eqfl divide by it, expected a number above 0")
-        if not 0 <= efl_scale < float("inf"):
-            raise UsageError(f"efl_scale={efl_scale}: expected a number from 0")
-        self.gamma, self.scale = focal_gamma, efl_scale
+        self.gamma = check_number("focal_gamma", focal_gamma, above=True)  # it is divided by
+        self.scale = check_number("efl_scale", efl_scale)
 
     def limit(self, ratio: Tensor) -> Tensor:
         """Within [0, 1]."""

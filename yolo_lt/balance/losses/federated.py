@@ -15,6 +15,7 @@ from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.state import check_kept
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
+from yolo_lt.errors import check_number
 
 
 class Federated(Loss):
@@ -32,6 +33,9 @@ class Federated(Loss):
     Attributes:
         batches: Training batches so far.
 
+    Raises:
+        UsageError: A number out of range, or counts that are none.
+
     Source: Zhou et al., Probabilistic Two-Stage Detection, 2021; detectron2's USE_FED_LOSS has the same defaults.
     """
 
@@ -44,8 +48,9 @@ class Federated(Loss):
         federated_power: float = 0.5,
         seed: int = 0,
     ) -> None:
-        self.weights = sampling_weights(image_counts, federated_power)
-        self.number, self.seed, self.batches = federated_classes, seed, 0
+        self.weights = sampling_weights(image_counts, check_number("federated_power", federated_power))
+        self.number, self.seed = int(check_number("federated_classes", federated_classes, 1)), seed
+        self.batches = 0
 
     def count(self, pos: Positives, z: Tensor) -> None:
         """The next batch."""
@@ -58,8 +63,8 @@ class Federated(Loss):
         return draw_classes(self.weights, appeared, self.number, rng)
 
     def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
-        """0 on the negatives of all other classes."""
-        chosen = self.chosen(pos.index[2].unique().cpu().numpy())
+        """0 on the negatives of all other classes that occur; nothing else would hold down those that never do."""
+        chosen = self.chosen(pos.index[2].unique().cpu().numpy()) | (self.weights == 0)
         return Terms(negatives=torch.from_numpy(chosen).to(like))
 
     def state_dict(self) -> dict[str, Any]:

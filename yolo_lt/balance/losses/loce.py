@@ -13,6 +13,7 @@ from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.state import check_kept, sum_over_processes
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
+from yolo_lt.errors import check_number
 
 START = 0.01  # the mean score of every class before the first batch, in the original
 
@@ -28,7 +29,7 @@ def updated(mean: Tensor, total: Tensor, number: Tensor, momentum: float) -> Ten
 
     Source: Feng et al., ICCV 2021, equation 5, as the authors' code has it for several objects at once.
     """
-    kept = momentum**number
+    kept = momentum ** number.to(mean)
     return torch.where(number > 0, kept * mean + (1 - kept) * total / number.clamp_min(1), mean)
 
 
@@ -41,7 +42,10 @@ class LOCE(Loss):
 
     Args:
         instance_counts: Training instances per class, shape (C,), or None; classes without any are not shifted.
-        loce_momentum: a of the running mean.
+        loce_momentum: a of the running mean, in [0, 1).
+
+    Raises:
+        UsageError: a is not in that range.
 
     Attributes:
         mean: m, shape (C,), float64; None before the first training batch.
@@ -53,11 +57,11 @@ class LOCE(Loss):
 
     def __init__(self, instance_counts: Sequence[int] | np.ndarray | None = None, loce_momentum: float = 0.9) -> None:
         self.occurs = None if instance_counts is None else torch.from_numpy(np.asarray(instance_counts) > 0)
-        self.momentum = loce_momentum
+        self.momentum = check_number("loce_momentum", loce_momentum, high=1)
         self.mean: Tensor | None = None
 
     def count(self, pos: Positives, z: Tensor) -> None:
-        """Add the scores of a batch, of all processes; a batch whose scores are not finite adds nothing."""
+        """Add the scores of a batch, of all processes; a class whose scores are not finite keeps its mean."""
         precise = torch.float32 if z.device.type == "mps" else torch.float64
         sums = torch.zeros(2, z.shape[2], dtype=precise, device=z.device)
         scores = z[pos.index].to(precise).sigmoid()

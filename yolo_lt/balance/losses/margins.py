@@ -12,6 +12,7 @@ from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
 from yolo_lt.balance.margins import ecm_margins, logit_adjustment, referred
+from yolo_lt.errors import check_number
 
 
 class LogitAdjusted(Loss):
@@ -27,7 +28,7 @@ class LogitAdjusted(Loss):
         margin_reference: "none": the shifts as published; "max" (training's default): that of the commonest class is 0.
 
     Raises:
-        UsageError: Unknown reference.
+        UsageError: Unknown reference, or a number out of range.
 
     Source: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021, equation 10.
     """
@@ -38,7 +39,8 @@ class LogitAdjusted(Loss):
         logit_tau: float = 1.0,
         margin_reference: str = "none",
     ) -> None:
-        self.shift = torch.from_numpy(logit_adjustment(instance_counts, logit_tau, margin_reference))
+        tau = check_number("logit_tau", logit_tau)
+        self.shift = torch.from_numpy(logit_adjustment(instance_counts, tau, margin_reference))
 
     def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """The shift."""
@@ -59,7 +61,7 @@ class ECM(Loss):
         margin_reference: As for `LogitAdjusted`.
 
     Raises:
-        UsageError: Unknown reference.
+        UsageError: Unknown reference, or a number out of range.
 
     Source: Cho and Kraehenbuehl, Long-Tail Detection with Effective Class-Margins, ECCV 2022.
     """
@@ -71,9 +73,12 @@ class ECM(Loss):
         ecm_scale: float = 2.0,
         margin_reference: str = "none",
     ) -> None:
-        positive, negative, weight = ecm_margins(image_counts, ecm_background)
+        positive, negative, weight = ecm_margins(
+            image_counts, check_number("ecm_background", ecm_background, above=True)
+        )
         shift = referred(positive - negative, np.asarray(image_counts) > 0, margin_reference)
-        self.shift, self.weight, self.scale = torch.from_numpy(shift), torch.from_numpy(weight), ecm_scale
+        self.shift, self.weight = torch.from_numpy(shift), torch.from_numpy(weight)
+        self.scale = check_number("ecm_scale", ecm_scale, above=True)
 
     def terms(self, pos: Positives, z: Tensor, like: Tensor) -> Terms:
         """Weight by class, scale and shift."""

@@ -15,7 +15,7 @@ from yolo_lt.balance.losses.base import Loss
 from yolo_lt.balance.losses.state import check_kept, sum_over_processes
 from yolo_lt.balance.losses.targets import Positives
 from yolo_lt.balance.losses.weighted_bce import Terms
-from yolo_lt.errors import UsageError
+from yolo_lt.errors import check_number
 
 LEAST = 0.01  # an object's own score counts as no less, in the original
 
@@ -67,10 +67,7 @@ class Seesaw(Loss):
         seesaw_p: float = 0.8,
         seesaw_q: float = 2.0,
     ) -> None:
-        for name, value in (("seesaw_p", seesaw_p), ("seesaw_q", seesaw_q)):
-            if not 0 <= value < float("inf"):
-                raise UsageError(f"{name}={value}: expected a number from 0")
-        self.p, self.q = seesaw_p, seesaw_q
+        self.p, self.q = check_number("seesaw_p", seesaw_p), check_number("seesaw_q", seesaw_q)
         self.num_classes = None if instance_counts is None else len(instance_counts)
         self.counts: Tensor | None = None
 
