@@ -210,10 +210,12 @@ def test_a_federated_index_acts_where_it_masks_something():
     assert p.adapts_data
     assert not p.changes_images
     assert p.keys["unknown_negatives"] == "strict"
-    whole = make_plan(STATS, config.resolve({"recipe": "baseline"}), federated=index_of(EVERYTHING, EVERYTHING))
-    assert whole.federated is None
-    assert not whole.reweighs
-    assert any("nothing to mask" in note for note in whole.notes)
+    all_known = FederatedIndex(STATS.names, ("0.jpg",), np.array([0]), *(Lists.of([c]) for c in (range(4), [], [])))
+    for index in (index_of(EVERYTHING, EVERYTHING), all_known):
+        whole = make_plan(STATS, config.resolve({"recipe": "baseline"}), federated=index)
+        assert whole.federated is None
+        assert not whole.reweighs
+        assert any("nothing to mask" in note for note in whole.notes)
 
 
 def test_unknown_negatives_without_federated_labels_are_refused():

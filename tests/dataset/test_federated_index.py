@@ -37,6 +37,14 @@ def test_lvis_annotations_give_a_row_per_image_with_classes_in_the_order_of_thei
     assert [np.flatnonzero(index.verified(r)).tolist() for r in range(3)] == [[0, 1, 2], [], [1, 3, 4]]
 
 
+def test_partial_are_the_images_of_which_a_class_is_not_known():
+    lists = Lists.of([range(5), range(5), [0]])
+    nothing, partly = Lists.of([[], [], []]), Lists.of([[], [3], []])
+    index = FederatedIndex(CLASSES, tuple("abcde"), np.array([0, 1, 2, EVERYTHING, 0]), nothing, lists, partly)
+    assert index.partial.tolist() == [False, True, True, False, False]
+    assert lvis().partial.all()
+
+
 def test_a_negative_counts_where_the_class_was_looked_for_and_never_where_it_was_labelled_in_part():
     index = lvis()
     assert index.negative_weights(0, 0.25).tolist() == [0, 1, 1, 0.25, 0.25]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from yolo_lt.balance.weights import class_weights
-from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex
+from yolo_lt.dataset.federated import FederatedIndex
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import UsageError
 
@@ -85,7 +85,7 @@ def acting_index(index: FederatedIndex | None, keys: dict[str, Any]) -> tuple[Fe
         if keys["unknown_negatives"] != "auto":
             raise UsageError("unknown_negatives cannot act: neither federated= nor the data YAML says what is known")
         return None, []
-    if (index.row == EVERYTHING).all():
+    if not index.partial.any():
         return None, ["WARNING: federated: every class was looked for in every image, so there is nothing to mask"]
     if keys["unknown_negatives"] == "auto":
         keys["unknown_negatives"] = UNKNOWN

@@ -77,6 +77,12 @@ class FederatedIndex:
         """Rows, R."""
         return len(self.positive)
 
+    @property
+    def partial(self) -> np.ndarray:
+        """The images in which the absence of some class says nothing, shape (N,), bool."""
+        whole = [self.verified(r).all() and not len(self.not_exhaustive[r]) for r in range(self.num_rows)]
+        return ~np.array([*whole, True])[self.row]  # EVERYTHING is the last
+
     def verified(self, row: int) -> np.ndarray:
         """Which classes were looked for in the images of a row, shape (C,), bool; those not exhaustively, too."""
         known = np.full(len(self.classes), row == EVERYTHING)

@@ -131,13 +131,10 @@ def _listed(path: Path) -> Iterable[str]:
 
 
 def _what(index: FederatedIndex, source: str) -> str:
-    partial = index.row != EVERYTHING
-    known = np.array([index.verified(r).sum() for r in range(index.num_rows)] or [0])
-    mean = known[index.row[partial]].mean() if partial.any() else 0
-    return (
-        f"federated: {source}; in {partial.sum()} of {len(partial)} images only some classes were looked for, "
-        f"{mean:.3g} of {len(index.classes)} on average"
-    )
+    partial = index.partial
+    known = np.array([index.verified(r).sum() for r in range(index.num_rows)])
+    mean = f", {known[index.row[partial]].mean():.3g} of {len(index.classes)} on average" if partial.any() else ""
+    return f"federated: {source}; {partial.sum()} of {len(partial)} images were looked through for some classes{mean}"
 
 
 def _posix(path: str | Path) -> str:
