@@ -12,7 +12,15 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_losses.py"
 
 @pytest.mark.slow
 def test_losses_equal_their_definitions_and_are_timed():
-    words = ["only=criterion,equality", "pairs=1", "warmup=1", "nc=20", "imgsz=64", "models=yolov8n", "losses=cb,eqfl,loce,bce masked"]
+    words = [
+        "only=criterion,equality",
+        "pairs=1",
+        "warmup=1",
+        "nc=20",
+        "imgsz=64",
+        "models=yolov8n",
+        "losses=cb,eqfl,loce,bce masked",
+    ]
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines() if line.startswith(("| cb", "| eqfl", "| loce", "| bce masked"))]

@@ -53,11 +53,18 @@ def note_own(loss):
     loss.counted = noted
 
 
+def plain(state):
+    """The state of a loss, as JSON."""
+    return {k: v.tolist() if isinstance(v, torch.Tensor) else v for k, v in state.items()}
+
+
 def tell(branch):
-    """The state of a gradient-guided loss, as JSON."""
-    sums = {k: None if v is None else v.tolist() for k, v in vars(branch.loss).items() if k in ("positive", "negative")}
-    own = torch.stack(branch.loss.own).sum(0).tolist() if branch.loss.own else None
-    return {**sums, "own": own, "batches": branch.batches, "gain": branch.gain, "start": branch.start}
+    """What a loss has learned, and of a gradient-guided one what came of this rank, as JSON."""
+    learned = plain(branch.loss.state_dict())
+    if isinstance(branch.loss, GradientGuided):
+        own = torch.stack(branch.loss.own).sum(0).tolist() if branch.loss.own else None
+        learned |= {"positive": None, "negative": None, **learned, "own": own}
+    return {"learned": learned, **learned, "batches": branch.batches, "gain": branch.gain, "start": branch.start}
 
 
 class GlooTrainer(LTDetectionTrainer):
@@ -76,21 +83,23 @@ class GlooTrainer(LTDetectionTrainer):
     def _setup_train(self):
         with mock.patch.object(nn.parallel, "DistributedDataParallel", CPUDistributed):
             super()._setup_train()
-        self.guided = {name: b for name, b in self.losses.items() if isinstance(b.loss, GradientGuided)}
-        for branch in self.guided.values():
-            note_own(branch.loss)
+        self.learning = {name: b for name, b in self.losses.items() if b.loss.keeps_state}
+        for branch in self.learning.values():
+            if isinstance(branch.loss, GradientGuided):
+                note_own(branch.loss)
 
     def validate(self):
         with mock.patch.object(dist, "reduce", averaging_reduce):
             return super().validate()
 
     def final_eval(self):
-        """Stock validates best.pt on a GPU; here every rank leaves a digest of its weights, and our keys.
+        """Stock validates best.pt on a GPU; here every rank leaves a digest of its weights, our keys, and its mask.
 
         Running averages of BatchNorm are left out, as Ultralytics lets every rank keep its own.
         """
         weights = b"".join(p.detach().numpy().tobytes() for p in self.model.parameters())
-        end = {"weights": hashlib.sha256(weights).hexdigest(), "lt": self.args.lt}
+        mask = None if self.mask is None else {"text": self.mask.text(), "place": self.mask.place}
+        end = {"weights": hashlib.sha256(weights).hexdigest(), "lt": self.args.lt, "mask": mask}
         (self.save_dir / f"rank{RANK}.json").write_text(json.dumps(end))
 
     def preprocess_batch(self, batch):
@@ -113,9 +122,9 @@ class GlooTrainer(LTDetectionTrainer):
         if event == "on_train_epoch_end":
             with (self.save_dir / f"rank{RANK}.jsonl").open("a") as f:
                 f.write(json.dumps(self.seen) + "\n")
-        if event in ("on_train_start", "on_fit_epoch_end") and self.guided:
+        if event in ("on_train_start", "on_fit_epoch_end") and self.learning:
             with (self.save_dir / f"losses-rank{RANK}.jsonl").open("a") as f:
-                told = {name: tell(branch) for name, branch in self.guided.items()}
+                told = {name: tell(branch) for name, branch in self.learning.items()}
                 f.write(json.dumps({"event": event, "branches": told}) + "\n")
         if event == "on_fit_epoch_end" and self.epoch + 1 == int(os.environ.get(STOP_AFTER, 0)):
             dist.barrier()  # rank 0 has saved its checkpoint once all are here; the first death ends the others

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import LONG_TAIL, NAMES, TINY
 from gloo_trainer import KILL_AT, STOP_AFTER, WORKERS, GlooTrainer
+from test_federated_labels import write_sources
 from ultralytics.utils import USER_CONFIG_DIR, YAML
 from ultralytics.utils.dist import find_free_network_port
 
@@ -134,6 +135,27 @@ def test_every_rank_draws_its_part_and_all_are_counted(toy, tmp_path, world):
     code, output = launch(world, keys_of(toy, folder, epochs=3, recipe="rfs"))
     assert code == 0, output[-5000:]
     check_run(folder, world, plan_of(), epochs=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("loss", "model"), [("loce", "yolov8n.yaml"), ("seesaw", "yolo26n.yaml")])
+def test_ranks_that_learn_with_masks_of_their_own_stay_one(tmp_path, loss, model):
+    """Every rank masks its own images and draws for its own batches; what the losses learn is of all of them."""
+    folder = tmp_path / "run"
+    data = write_sources(tmp_path / "set", {"one": ["alpha", "beta"], "two": ["alpha", "gamma"]})
+    own = {"recipe": "rfs", "cls_loss": loss, "unknown_negatives": "sampled", "federated_classes": 2}
+    code, output = launch(2, keys_of(data, folder, epochs=2, **{**own, "model": model}))
+    assert code == 0, output[-5000:]
+    ends = read_ends(folder, 2)
+    assert len({e["weights"] for e in ends}) == 1, "the ranks ended with different weights"
+    assert [e["mask"]["place"] for e in ends] == [[SEED, 0], [SEED, 1]]
+    assert len({e["mask"]["text"] for e in ends}) == 2, "the ranks masked one and the same"
+    texts = [(folder / f"losses-rank{r}.jsonl").read_text().splitlines() for r in range(2)]
+    states = [[{b: x["learned"] for b, x in json.loads(t)["branches"].items()} for t in text] for text in texts]
+    assert states[0] == states[1]
+    assert len(states[0]) == 3
+    assert states[0][0] != states[0][1] != states[0][2], "nothing was learned"
+    assert "42 of 42 images were looked through for some classes" in output
 
 
 @pytest.mark.slow

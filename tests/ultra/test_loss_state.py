@@ -17,13 +17,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import NAMES, TINY, write_yolo_set
-from gloo_trainer import KILL_AT, STOP_AFTER
+from gloo_trainer import KILL_AT, STOP_AFTER, plain
 from test_distributed import SEED, keys_of, launch, run_alone
 from ultralytics.engine.trainer import BaseTrainer
 
 from yolo_lt import YOLOLT
 from yolo_lt.balance import build_loss
-from yolo_lt.balance.losses import GradientGuided
+from yolo_lt.balance.losses import GradientGuided, SparseTargets
 from yolo_lt.balance.stream import epoch_indices
 from yolo_lt.cli import main
 from yolo_lt.errors import LTError
@@ -37,10 +37,15 @@ HEADS = {"yolov8n.yaml": ["one2many"], "yolo26n.yaml": ["one2many", "one2one"]}
 
 COUNTS = [60, 9, 0, 2]
 LOSSES = ["eqlv2", "efl", "eqfl"]
+LEARNING = {"seesaw": {}, "loce": {}, "federated": {"federated_classes": 2}}  # other losses with a state, and keys
 
 
 def guided(name):
     return build_loss(name, COUNTS, COUNTS, 60)
+
+
+def learning(name):
+    return build_loss(name, COUNTS, COUNTS, 60, **LEARNING[name])
 
 
 @pytest.fixture(scope="module")
@@ -271,6 +276,39 @@ def test_when_memory_runs_out_the_losses_start_the_epoch_over(resumed, name):
     assert_same(starts[2][1], run.seen["on_train_epoch_end"][0][1])
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "loss"), [(HEAD, loss) for HEAD in HEADS for loss in LEARNING])
+def test_other_losses_with_a_state_are_killed_and_resumed_likewise(few, tmp_path, name, loss):
+    """In the resumed epoch memory runs out once."""
+    own, folder = {"cls_loss": loss, **LEARNING[loss]}, tmp_path / "run"
+    code, output = run_alone(keys(few, folder, epochs=3, model=name, **own), **{KILL_AT: "2:2", "OMP_NUM_THREADS": "1"})
+    assert code == -signal.SIGKILL, output[-5000:]
+    before, told = saved(folder, 0), (folder / "losses-rank-1.jsonl").read_text().splitlines()
+    assert list(before) == HEADS[name]
+    for branch, known in json.loads(told[-1])["branches"].items():  # what the killed process had in its memory
+        assert plain(before[branch]["loss"]) == known["learned"]
+        assert before[branch]["start"] == known["start"]
+        assert known["learned"]
+    last = folder / "weights" / "last.pt"
+    model = YOLOLT(last)
+    seen = follow(model)
+    run_out_of_memory(model, batch=2)
+    model.train(resume=str(last))
+    ((_, start),) = seen["on_train_start"]
+    assert_same(start, before)
+    starts = seen["on_train_epoch_start"]
+    assert [epoch for epoch, _ in starts] == [1, 1, 2], "the epoch began twice"
+    assert_same(starts[1][1], before)
+    assert_same(starts[2][1], seen["on_train_epoch_end"][0][1])
+    end = state(model.trainer)
+    assert_same(saved(folder, 2), end)
+    for branch in HEADS[name]:
+        assert_differ(end[branch]["loss"], before[branch]["loss"])
+        assert end[branch]["start"] == before[branch]["start"], "found once, in the first epoch"
+        if loss == "seesaw":
+            assert (end[branch]["loss"]["counts"] >= before[branch]["loss"]["counts"]).all()
+
+
 # Interrupted between the two files -----------------------------------------------------------------------------------
 
 
@@ -382,7 +420,11 @@ def test_a_loss_without_state_is_resumed_without_the_file(few, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "gain", "needed"),
-    [("cb", 1.0, False), ("cb", "auto", True), ("eql", 2.0, False), ("eqlv2", 1.0, True), ("eqfl", 0.5, True)],
+    [
+        *(("cb", 1.0, False), ("cb", "auto", True), ("eql", 2.0, False), ("eqlv2", 1.0, True), ("eqfl", 0.5, True)),
+        *(("ecm", 1.0, False), ("ecm", "auto", True), ("logit_adjusted", 2.0, False)),
+        *((name, gain, True) for name in LEARNING for gain in (1.0, "auto")),
+    ],
 )
 def test_what_a_resumed_training_must_have(name, gain, needed):
     loss = build_loss(name, [50, 9, 2], [60, 9, 2], 60)
@@ -640,3 +682,109 @@ def test_a_class_without_instances_keeps_the_ratio_of_the_start(name):
     for seed in range(3):
         unaware(*batch(seed=seed))
     assert unaware.ratio(4, torch.zeros(()))[2] == 0, "without counts it would be taken for suppressed"
+
+
+# Other losses with a state -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_other_losses_learn_nothing_outside_training(name):
+    loss, logits, targets = learning(name), *batch()
+    for known in (False, True):
+        if known:
+            loss(logits, targets)
+        before = copy.deepcopy(loss.state_dict())
+        assert bool(before) == known
+        with torch.no_grad():
+            loss(logits, targets)
+        loss(logits.detach(), targets)
+        loss.gradient(logits, targets)
+        assert_same(loss.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_the_state_of_other_losses_goes_through_a_file_exactly(name, tmp_path):
+    loss, again = learning(name), learning(name)
+    again.load_state_dict(loss.state_dict())
+    assert again.state_dict() == {}
+    for seed in range(3):
+        loss(*batch(seed=seed))
+    torch.save(loss.state_dict(), tmp_path / "state.pt")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert_same(again.state_dict(), loss.state_dict())
+    for seed in (4, 5):
+        assert_same(again(*batch(seed=seed)), loss(*batch(seed=seed)))
+    assert_same(again.state_dict(), loss.state_dict())
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_a_kept_state_is_not_changed_by_later_batches_and_can_be_gone_back_to(name):
+    loss = learning(name)
+    kept = [loss.state_dict()]
+    values = []
+    for seed in range(3):
+        values.append(loss(*batch(seed=seed)).item())
+        kept.append(loss.state_dict())
+    copies = copy.deepcopy(kept)
+    for first in (1, 0, 2):
+        loss.load_state_dict(kept[first])
+        for seed in range(first, 3):
+            assert loss(*batch(seed=seed)).item() == values[seed]
+        assert_same(loss.state_dict(), copies[3])
+    assert_same(kept, copies)
+
+
+@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_in_half_precision_other_losses_learn_what_they_would_of_the_same_numbers(name, dtype):
+    loss, exact, (logits, targets) = learning(name), learning(name), batch(dtype)
+    loss(logits, targets).backward()
+    exact(logits.detach().double().requires_grad_(), targets.double())
+    assert logits.grad.dtype == dtype
+    assert_same(loss.state_dict(), exact.state_dict())
+
+
+@pytest.mark.parametrize("name", LEARNING)
+def test_after_a_batch_with_nan_other_losses_go_on(name):
+    loss, logits, targets = learning(name), *batch()
+    loss(logits, targets)
+    spoiled = logits.detach().clone()
+    spoiled[1, 7, 3] = spoiled[0, 0, 0] = float("nan")
+    assert loss(spoiled.requires_grad_(), targets).isnan()
+    assert all(torch.as_tensor(v).isfinite().all() for v in loss.state_dict().values())
+    assert loss(*batch(seed=1)).isfinite()
+
+
+@pytest.mark.parametrize("name", LEARNING)
+@pytest.mark.parametrize("other", [{"positive": torch.ones(4)}, {"mean": torch.ones(4), "counts": torch.ones(4)}])
+def test_a_file_of_another_loss_is_named(name, other, tmp_path):
+    path = tmp_path / "lt_state-0.pt"
+    path.write_bytes(pickled({"epoch": 0, "branches": {"one2many": {**BRANCH, "loss": other}}}))
+    with pytest.raises(LTError, match=f"^{re.escape(str(path))} cannot be read"):
+        load_state(tmp_path, 0, {"one2many": ClassificationLoss(learning(name), "one2many")})
+
+
+@pytest.mark.parametrize(("name", "state"), [("seesaw", "counts"), ("loce", "mean")])
+def test_a_state_of_other_classes_is_named(name, state, tmp_path):
+    path = tmp_path / "lt_state-0.pt"
+    path.write_bytes(pickled({"epoch": 0, "branches": {"one2many": {**BRANCH, "loss": {state: torch.ones(5)}}}}))
+    with pytest.raises(LTError, match=f"^{re.escape(str(path))} cannot be read.* of 5 classes"):
+        load_state(tmp_path, 0, {"one2many": ClassificationLoss(learning(name), "one2many")})
+
+
+def test_a_resumed_federated_loss_draws_what_it_would_have_drawn():
+    counts, foreground = [5] * 40, torch.zeros(1, 10, dtype=torch.bool)
+    nothing = SparseTargets(torch.zeros(1, 10, dtype=torch.long), foreground, torch.zeros(1, 10), 40)
+
+    def drawn(loss):
+        """The classes whose negatives count in a training batch without objects."""
+        logits = torch.zeros(1, 10, 40, requires_grad=True)
+        loss(logits, nothing).backward()
+        return tuple(logits.grad[0, 0].nonzero().flatten().tolist())
+
+    whole, resumed = (build_loss("federated", counts, counts, 60, federated_classes=10, seed=SEED) for _ in range(2))
+    first, state, then = [drawn(whole) for _ in range(3)], whole.state_dict(), [drawn(whole) for _ in range(3)]
+    resumed.load_state_dict(state)
+    assert [drawn(resumed) for _ in range(3)] == then
+    assert {len(d) for d in first + then} == {10}
+    assert len(set(first + then)) == 6

@@ -106,9 +106,9 @@ class WeightedBoxLoss:
     def __call__(self, dist: Tensor, boxes: Tensor, anchors: Tensor, true: Tensor, scores: Any, *rest: Any) -> Any:
         """Ultralytics' two losses; `scores` are sparse targets."""
         self.weights = self.weights.to(scores.values)
-        return self.stock(
-            dist, boxes, anchors, true, replace(scores, values=scores.values * self.weights[scores.labels]), *rest
-        )
+        labels = scores.labels.clamp(max=len(self.weights) - 1)  # background; C in a batch without boxes
+        weighted = replace(scores, values=scores.values * self.weights[labels])
+        return self.stock(dist, boxes, anchors, true, weighted, *rest)
 
 
 def planned_loss(plan: Plan, seed: int = 0) -> Loss:

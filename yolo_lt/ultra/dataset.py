@@ -10,7 +10,7 @@ import numpy as np
 from ultralytics.data.augment import BaseMixTransform, Compose, Mosaic
 from ultralytics.data.dataset import YOLODataset
 
-from yolo_lt.ultra.sources import MASK, KeepSources, Palette, carry_overlaps
+from yolo_lt.ultra.sources import MASK, Palette, carry_sources
 
 Change = Callable[[dict[str, Any], int], dict[str, Any]]
 
@@ -91,8 +91,7 @@ class BalancedDataset(YOLODataset):
         for mix in mixes if self.balance_partners else ():
             mix.get_indexes = Partners(self, mix)
         if self.rows is not None:
-            carry_overlaps(mixes, self)
-            transforms.insert(len(transforms.transforms) - 1, KeepSources())
+            carry_sources(transforms, mixes, self)
         return transforms
 
     def _remember(self, index: int) -> None:

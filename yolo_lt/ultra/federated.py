@@ -47,7 +47,7 @@ def read_index(
     if named:
         return _of_file(Path(data["path"]) / str(named), paths, stats)
     if known:
-        return _of_sources(known, paths, data)
+        return _of_sources(known, paths, stats, data)
     if federated is True:
         raise UsageError(f"federated=true: {_yaml(data)} names neither 'federated' nor 'known_classes'; give a file")
     return None, []
@@ -87,7 +87,9 @@ def _check_labels(index: FederatedIndex, stats: ClassStats, path: Path) -> None:
         )
 
 
-def _of_sources(known: Any, paths: list[str], data: dict[str, Any]) -> tuple[FederatedIndex, list[str]]:
+def _of_sources(
+    known: Any, paths: list[str], stats: ClassStats, data: dict[str, Any]
+) -> tuple[FederatedIndex, list[str]]:
     """The index that `known_classes` tells: folders or lists of images, and the classes that their labels cover."""
     where, names = f"{_yaml(data)}, known_classes", class_names(data)
     if not isinstance(known, dict):
@@ -102,6 +104,11 @@ def _of_sources(known: Any, paths: list[str], data: dict[str, Any]) -> tuple[Fed
             listed |= dict.fromkeys(_listed(path), _posix(path))
     index, unused = from_known_classes(paths, sources, names, listed)
     notes = [f"WARNING: known_classes: no training image is in {source}" for source in unused]
+    image, cls = stats.incidences
+    for row, source in enumerate(sources):
+        if len(further := np.setdiff1d(cls[index.row[image] == row], index.negative[row])):
+            found = ", ".join(stats.names[c] for c in further[:5]) + (" ..." if len(further) > 5 else "")
+            notes.append(f"WARNING: known_classes: {source} has labels of {found}, of which its list does not tell")
     return index, [_what(index, f"{len(sources)} sources of known_classes"), *notes]
 
 

@@ -8,10 +8,11 @@ the sample knows, at every anchor, which classes were looked for there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
-from ultralytics.data.augment import BaseMixTransform, CutMix, MixUp
+from ultralytics.data.augment import Albumentations, BaseMixTransform, Compose, CutMix, MixUp
 
 NOTHING = 255  # the code of Ultralytics' padding: no source, and no object
 STEP = 2  # every other pixel is kept: the centres of all anchors of strides from 4 on are among them
@@ -73,6 +74,26 @@ class AsWithoutMask:
             labels[MASK] = mask
 
 
+class MaskedAlbumentations:
+    """Stands around the user's own spatial augmentations, which Ultralytics treats otherwise where there is a mask.
+
+    albumentations pads a mask with 0, which is a code here; and with a mask an image is kept that has lost all boxes.
+    """
+
+    def __init__(self, transform: Albumentations) -> None:
+        self.transform = transform
+
+    def __call__(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """The labels as augmented, or as they were if no box would be left, as without a mask."""
+        before = deepcopy(labels)
+        labels[MASK] = NOTHING - labels[MASK]
+        labels = self.transform(labels)
+        if len(before["cls"]) and not len(labels["cls"]):
+            return before
+        labels[MASK] = NOTHING - labels[MASK]
+        return labels
+
+
 class KeepSources:
     """The last transform before Ultralytics' formatting: the mask leaves as `lt_codes`, (H / 2, W / 2), uint8."""
 
@@ -82,8 +103,11 @@ class KeepSources:
         return labels
 
 
-def carry_overlaps(mixes: Sequence[BaseMixTransform], dataset: Any) -> None:
-    """Let mixup and cutmix treat the mask as this module says."""
+def carry_sources(transforms: Compose, mixes: Sequence[BaseMixTransform], dataset: Any) -> None:
+    """Let a data set's transforms treat the mask as this module says; the last of them is Ultralytics' formatting."""
+    steps = transforms.transforms
+    steps[:] = [MaskedAlbumentations(t) if getattr(t, "contains_spatial", False) else t for t in steps]
+    steps.insert(len(steps) - 1, KeepSources())
     for mix in mixes:
         if isinstance(mix, MixUp):
             mix.apply_semantic = Overlay(dataset)
