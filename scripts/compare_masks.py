@@ -24,9 +24,13 @@ from yolo_lt import cli
 from yolo_lt.dataset import BIN_NAMES, frequency_bins
 from yolo_lt.dataset.holdout import stratified_holdout
 from yolo_lt.evaluate import Matches
+from yolo_lt.evaluate.bootstrap import image_weights
+from yolo_lt.evaluate.compare import seeds_interval
 from yolo_lt.files import write_text
+from yolo_lt.report.tables import with_interval
 from yolo_lt.ultra import labels
 
+CONF = 0.25  # Ultralytics' default of predict
 ARMS = {
     "full": "baseline",
     "stock": "baseline",
@@ -51,8 +55,38 @@ def main() -> None:
     print(f"\n{len(seeds)} seeds, {keys.get('epochs')} epochs of equal length, last.pt, split val, protocol coco")
     print("(100 detections per image and class); 95 % intervals resample images and seeds\n")
     print_table(matches, sets)
+    print_operating_point(matches, sets)
     for base, other in combinations(arms, 2):
         print_difference(other, base, matches, sets)
+
+
+def print_operating_point(matches: dict[str, list[Matches]], sets: dict[str, np.ndarray]) -> None:
+    """Recall and precision over all boxes of a set of classes at a deployed confidence; the difference of recall."""
+    first = next(iter(matches))
+    images = len(matches[first][0].image_ids)
+    weights = [np.ones(images), *image_weights(images, 1000, 0)]
+    print(f"\n| arm | classes | recall at confidence {CONF}, IoU 0.5 | precision | recall - that of {first} |")
+    print("|---" * 5 + "|")
+    for name, ids in sets.items():
+        base = [operating_point(m, ids, weights) for m in matches[first]]
+        for arm, runs in matches.items():
+            points = [operating_point(m, ids, weights) for m in runs]
+            cells = [f"{np.mean(v):.3f} ({', '.join(f'{x:.3f}' for x in v)})" for v in np.array(points)[:, :, 0].T]
+            gain = np.stack([ours[0] - theirs[0] for ours, theirs in zip(points, base, strict=True)])
+            low, high = seeds_interval(gain[:, 1:])
+            cells.append(with_interval(gain[:, 0].mean(), (low, high), "+") if arm != first else "")
+            print(f"| {arm} | {name} | {' | '.join(cells)} |")
+
+
+def operating_point(matches: Matches, ids: np.ndarray, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Recall and precision over all boxes of these classes, for every weighting of the images."""
+    counted = np.isin(matches.cls, ids) & (matches.score >= CONF) & ~matches.ignore[:, 0]
+    of, n = np.isin(matches.gt_class, ids), len(matches.image_ids)
+    right = np.bincount(matches.image[counted], matches.tp[counted, 0], minlength=n)
+    found = np.bincount(matches.image[counted], minlength=n)
+    boxes = np.bincount(matches.gt_image[of], matches.gt_count[of], minlength=n)
+    rows = np.array(weights)
+    return rows @ right / (rows @ boxes), rows @ right / np.maximum(rows @ found, 1)
 
 
 def hidden(data_yaml: str, folder: Path) -> tuple[str, dict[str, np.ndarray]]:

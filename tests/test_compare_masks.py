@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from yolo_lt.dataset import frequency_bins
+from yolo_lt.evaluate import Matches
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.federated import read_index
 
@@ -56,3 +57,29 @@ def test_every_second_class_is_hidden_in_half_of_its_images(script, toy, tmp_pat
     assert script.hidden(str(toy), tmp_path / "data")[0] == out
     assert Path(out).read_text() == again
     assert yaml.safe_load(again)["known_classes"] == {"whole/images": "all", "partial/images": ["alpha", "gamma"]}
+
+
+def test_the_operating_point_counts_boxes_of_the_classes_at_the_confidence(script):
+    right = np.array([1, 1, 0, 1, 1], bool)[:, None].repeat(10, 1)
+    matches = Matches(
+        image=np.array([0, 1, 1, 0, 1]),
+        cls=np.array([0, 0, 0, 1, 1]),
+        score=np.array([0.9, 0.3, 0.25, 0.2, 0.8]),
+        tp=right,
+        ignore=np.zeros((5, 10), bool),
+        iou=np.ones(5),
+        gt_image=np.array([0, 1, 1]),
+        gt_class=np.array([0, 0, 1]),
+        gt_count=np.array([3, 1, 2]),
+        image_ids=np.arange(2),
+        category_ids=np.arange(2),
+        iou_thresholds=np.linspace(0.5, 0.95, 10),
+        max_det=100,
+    )
+    weights = [np.ones(2), np.array([0, 2])]
+    recall, precision = script.operating_point(matches, np.array([0]), weights)
+    assert recall.tolist() == [2 / 4, 1]
+    assert precision.tolist() == [2 / 3, 1 / 2]
+    recall, precision = script.operating_point(matches, np.array([0, 1]), weights)
+    assert recall.tolist() == [3 / 6, 2 / 3]
+    assert precision.tolist() == [3 / 4, 2 / 3]
