@@ -146,6 +146,8 @@ class Case:
         box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
         self.losses = install(self.model, lambda: planned_loss(plan), plan.keys["loss_gain"], box_weights)
         self.mask = None if index is None else AnnotationMask(index, plan, 0, -1)
+        for loss in self.losses.values():
+            loss.masked = self.mask is not None
         return next(iter(self.losses.values())).loss
 
     def federated(self) -> FederatedIndex:

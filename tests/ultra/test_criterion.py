@@ -155,7 +155,7 @@ def ours(name, images, make, nc=3, gain=1.0, box_weights=None, absent=None):
     model.criterion = None
     installed = install(model, make, gain, box_weights)
     for loss in installed.values():
-        loss.absent = absent
+        loss.masked, loss.absent = absent is not None, absent
     seen = assigned(model.criterion)
     return *step(model.criterion, model, preds, batch(name, images, nc)), seen, installed
 
@@ -388,6 +388,7 @@ def test_the_mask_is_composed_with_other_losses(name, loss):
 
 def test_a_guided_loss_learns_only_from_the_negatives_that_count():
     loss, targets = ClassificationLoss(loss_of("eqlv2"), "one2many"), targets_of(9)
+    loss.masked = True
     loss.absent = RowWeights(torch.tensor([[1.0, 1.0, 0.0]]), torch.zeros(2, 200, dtype=torch.long))
     loss(logits_of(), targets)
     learned = loss.loss.state_dict()["negative"]
@@ -397,20 +398,22 @@ def test_a_guided_loss_learns_only_from_the_negatives_that_count():
 
 def test_a_mask_is_used_once_and_only_in_training():
     loss, targets, zero = ClassificationLoss(Loss(), "one2many"), targets_of(9), torch.zeros(2, 200, dtype=torch.long)
-    absent = loss.absent = RowWeights(torch.zeros(1, 3), zero)
+    loss.masked, absent = True, RowWeights(torch.zeros(1, 3), zero)
+    loss.absent = absent
     with torch.no_grad():
         torch.testing.assert_close(loss(logits_of(), targets), Loss()(logits_of(), targets))
     torch.testing.assert_close(loss(logits_of().detach(), targets), Loss()(logits_of(), targets))
     assert loss.absent is absent
-    positives = targets.dense() > 0
-    for mine, counts in (loss(logits_of(), targets), positives), (loss(logits_of(), targets), torch.ones(2, 200, 3)):
-        torch.testing.assert_close(mine, Loss()(logits_of(), targets, {"valid": counts}))
-    assert loss.absent is None
+    expected = Loss()(logits_of(), targets, {"valid": targets.dense() > 0})
+    torch.testing.assert_close(loss(logits_of(), targets), expected)
+    with pytest.raises(RuntimeError, match=r"is for anchors None, the head has \(2, 200\)"):
+        loss(logits_of(), targets)
 
 
 @pytest.mark.parametrize("shape", [(2, 199), (1, 200), (2, 201)])
 def test_a_mask_of_other_anchors_stops_the_training(shape):
     loss = ClassificationLoss(Loss(), "one2many")
+    loss.masked = True
     loss.absent = RowWeights(torch.ones(1, 3), torch.zeros(shape, dtype=torch.long))
     with pytest.raises(RuntimeError, match=re.escape(f"is for anchors {shape}, the head has (2, 200)")):
         loss(logits_of(), targets_of(9))

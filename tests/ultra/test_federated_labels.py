@@ -202,7 +202,7 @@ def test_images_that_the_file_does_not_know_count_as_looked_through(folder):
 
 WRONG = {
     "of fewer classes": (index_of(names=NAMES[:2], positive=[[0]] * 5, negative=[[]] * 5), "is of 2 .* names 3"),
-    "of other classes": (index_of(names=["alpha", "delta", "gamma"]), "class 1 is 'delta' there and 'beta' in the"),
+    "of classes in another order": (index_of(names=["alpha", "gamma", "b"]), "class 1 is 'gamma' there and 'beta' in"),
     "of other images": (index_of(images=[f"{i}.jpg" for i in range(50, 55)]), "knows none of the 5 training images"),
     "of other labels": (index_of(positive=CLASSES[::-1]), r"does not fit the labels: \d of 5 .* the first: .* has "),
     "with an image twice": (index_of(images=["1.jpg", "1.jpg", *FILES[2:]]), "has the image '1.jpg' twice"),
@@ -217,6 +217,11 @@ def test_a_file_that_does_not_fit_is_refused(folder, what, key):
     with pytest.raises(LTError, match=message) as error:
         read_file(folder, index, key)
     assert what == "with an image twice" or f"federated={folder}/index.npz" in str(error.value)
+
+
+def test_a_class_may_be_written_otherwise_in_the_file(folder):
+    index, _ = read_file(folder, index_of(names=["alpha", "be_ta", "gamma"]))
+    assert index is not None
 
 
 def test_a_few_labels_that_do_not_fit_are_taken(folder):

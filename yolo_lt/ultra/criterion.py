@@ -33,10 +33,11 @@ class ClassificationLoss:
         found: Whether the gain is found rather than given.
         start: Gradient norm over that of BCE in that batch; None before it.
         batches: Training batches it has acted on.
-        absent: Weights of the negatives of the batch to come, if the labels are federated; whoever prepares the batch
-            sets them.
+        masked: Whether the labels are federated.
+        absent: Then the weights of the negatives of the batch to come; whoever prepares the batch sets them.
     """
 
+    masked = False
     absent: RowWeights | None = None
 
     def __init__(self, loss: Loss, branch: str, gain: float | str = 1.0) -> None:
@@ -50,7 +51,7 @@ class ClassificationLoss:
         ctx = {"branch": self.branch, "normalizer": targets.sum().clamp(min=1)}
         if torch.is_grad_enabled() and logits.requires_grad:
             self.batches += 1
-            if self.absent is not None:
+            if self.masked:
                 ctx["absent"], self.absent = self._of_this_batch(logits), None
             if self.start is None:
                 self._compare(logits, targets, ctx)
@@ -58,12 +59,10 @@ class ClassificationLoss:
         return value if self.gain is None else value * self.gain
 
     def _of_this_batch(self, logits: Tensor) -> RowWeights:
-        assert self.absent is not None
-        if self.absent.index.shape != logits.shape[:2]:
-            raise RuntimeError(
-                f"the federated mask is for anchors {tuple(self.absent.index.shape)}, the head has "
-                f"{tuple(logits.shape[:2])}"
-            )
+        """The mask, which must be that of this batch: without it every negative would count again, silently."""
+        shape = None if self.absent is None else tuple(self.absent.index.shape)
+        if self.absent is None or shape != tuple(logits.shape[:2]):
+            raise RuntimeError(f"the federated mask is for anchors {shape}, the head has {tuple(logits.shape[:2])}")
         return self.absent
 
     def _compare(self, logits: Tensor, targets: Tensor | SparseTargets, ctx: dict[str, Any]) -> None:

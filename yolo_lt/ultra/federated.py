@@ -57,8 +57,9 @@ def _of_file(path: Path, paths: list[str], stats: ClassStats) -> tuple[Federated
     read = from_lvis(path) if path.suffix == ".json" else load(path)
     if len(read.classes) != stats.num_classes:
         raise LTError(f"federated={path} is of {len(read.classes)} classes, the data YAML names {stats.num_classes}")
-    if path.suffix != ".json" and read.classes != stats.names:
-        c = next(c for c, name in enumerate(read.classes) if name != stats.names[c])
+    place = {name: c for c, name in enumerate(stats.names)}  # a name may be spelt differently, but not stand elsewhere
+    if moved := [c for c, name in enumerate(read.classes) if place.get(name, c) != c]:
+        c = moved[0]
         raise LTError(f"federated={path}: class {c} is '{read.classes[c]}' there and '{stats.names[c]}' in the YAML")
     index, missing = read.align(paths)
     if missing == len(paths):

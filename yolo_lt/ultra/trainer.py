@@ -155,6 +155,8 @@ class LTMixin(_Trainer):
         self.losses = install(unwrap_model(self.model), build, plan.keys["loss_gain"], box_weights)
         if plan.federated is not None:
             self.mask = AnnotationMask(plan.federated, plan, self.args.seed, RANK)
+            for loss in self.losses.values():
+                loss.masked = True
         if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
             load_state(Path(self.args.resume).parent, self.start_epoch - 1, self.losses)
         self._keep_losses()
