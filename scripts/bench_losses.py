@@ -185,7 +185,7 @@ def call(criterion: Any, predictions: Any, case: Case, batch: dict[str, Tensor])
     """CPU seconds of forward and backward, and of the mask where `case` has installed one in this criterion."""
     inputs = leaves(predictions)
     start = time.process_time()
-    if criterion is case.model.criterion:
+    if case.mask is not None and criterion is case.model.criterion:
         case.prepare(predictions)
     criterion(inputs, batch)[0].sum().backward()
     return time.process_time() - start

@@ -13,7 +13,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_losses.py"
 @pytest.mark.slow
 def test_losses_equal_their_definitions_and_are_timed():
     words = [
-        "only=criterion,equality",
+        "only=criterion,memory,equality,step",
         "pairs=1",
         "warmup=1",
         "nc=20",
@@ -24,7 +24,7 @@ def test_losses_equal_their_definitions_and_are_timed():
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines() if line.startswith(("| cb", "| eqfl", "| loce", "| bce masked"))]
-    assert len(rows) == 8, done.stdout
+    assert len(rows) == 16, done.stdout
     differences = [float(x) for row in rows for x in re.findall(r"\d\.?\d*e-\d+", row)]
     assert differences, done.stdout
     assert max(differences) < 1e-4
