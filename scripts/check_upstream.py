@@ -18,6 +18,7 @@ TESTS = (
     "tests/ultra/test_canary.py",
     "tests/ultra/test_criterion.py",
     "tests/ultra/test_assigner.py",
+    "tests/ultra/test_sources.py",
     "tests/ultra/test_predictor.py",
     "tests/ultra/test_export.py",
     "tests/parity/test_neutrality.py",

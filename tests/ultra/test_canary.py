@@ -9,7 +9,18 @@ import numpy as np
 import torch
 from ultralytics import YOLO
 from ultralytics.cfg import get_cfg
-from ultralytics.data.augment import BaseMixTransform, CutMix, MixUp, Mosaic
+from ultralytics.data import augment
+from ultralytics.data.augment import (
+    Albumentations,
+    BaseMixTransform,
+    CopyPaste,
+    CutMix,
+    LetterBox,
+    MixUp,
+    Mosaic,
+    RandomFlip,
+    RandomPerspective,
+)
 from ultralytics.data.base import BaseDataset
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.data.dataset import YOLODataset
@@ -65,6 +76,27 @@ def test_partners_come_from_get_indexes():
     assert all(issubclass(t, BaseMixTransform) for t in (Mosaic, MixUp, CutMix)), "seam 3: other mix transforms"
     assert "buffer_enabled" in source(Mosaic), "seam 3: mosaic's buffer has another name"
     assert "max_buffer_length" in source(BaseDataset), "seam 3: the buffer's length has another name"
+
+
+def test_a_semantic_mask_is_carried_by_every_transform_that_moves_pixels():
+    carrying = {c.__name__ for c in (Mosaic, MixUp, CutMix, CopyPaste, RandomPerspective, LetterBox, RandomFlip)}
+    moving = {n for n, c in vars(augment).items() if isinstance(c, type) and "apply_semantic" in vars(c)}
+    assert carrying <= moving, "seam 3: a transform no longer carries 'semantic_mask', the federated mask's place"
+    assert "mask is not None or len(" in source(Albumentations.__call__), (
+        "seam 3: Albumentations treats a mask otherwise, see ultra/sources.py"
+    )
+    assert 'labels.get("semantic_mask") is None' in source(CutMix.get_params), (
+        "seam 3: CutMix no longer asks for a mask where it decides, see ultra/sources.py"
+    )
+    assert "255" in source(Mosaic.apply_semantic), "seam 3: masks are no longer padded with 255"
+
+
+def test_the_box_loss_is_called_by_position_with_its_scores_fifth():
+    for kind in (BboxLoss, RotatedBboxLoss):
+        names = list(inspect.signature(kind.forward).parameters)
+        assert names[5] == "target_scores", f"seam 5: {kind.__name__} takes its scores elsewhere"
+    for kind in (v8DetectionLoss.get_assigned_targets_and_loss, v8OBBLoss.loss):
+        assert "self.bbox_loss(" in source(kind), "seam 5: the box loss is no longer the attribute bbox_loss"
 
 
 def test_the_classification_loss_is_the_attribute_bce_and_only_summed():

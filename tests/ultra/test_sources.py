@@ -301,8 +301,10 @@ def test_a_palette_gives_a_set_of_rows_one_code():
 def test_a_palette_never_gives_the_code_of_padding():
     palette = Palette()
     assert [palette.code([row]) for row in range(NOTHING)] == list(range(NOTHING))
-    with pytest.raises(ValueError, match="more than 255 different sources"):
+    with pytest.raises(ValueError, match="256 in a sample are more than expected"):
         palette.code([NOTHING])
+    with pytest.raises(ValueError, match="3 sources at one pixel"):
+        Palette().code([1, 2, 3])
 
 
 def test_blended_with_padding_a_source_stands_alone():

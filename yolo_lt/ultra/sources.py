@@ -30,8 +30,8 @@ class Palette:
         key = tuple(sorted(set(rows)))
         if key not in self.sets:
             self.sets.append(key)
-        if len(self.sets) > NOTHING:
-            raise ValueError("a sample of more than 255 different sources")
+        if len(key) > 2 or len(self.sets) > NOTHING:
+            raise ValueError(f"{len(key)} sources at one pixel or {len(self.sets)} in a sample are more than expected")
         return self.sets.index(key)
 
     def array(self) -> np.ndarray:
