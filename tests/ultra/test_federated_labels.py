@@ -295,14 +295,14 @@ def test_an_index_alone_makes_the_plan_act():
 SOURCES = ("one", "two")
 
 
-def write_sources(root, known=None, rows=LONG_TAIL, holds=lambda i: SOURCES[i % 2]):
+def write_sources(root, known=None, rows=LONG_TAIL, holds=lambda i: SOURCES[i % 2], kind="detect"):
     """The toy set in folders by source; data.yaml, with `known_classes` if they are given."""
-    data = write_yolo_set(root, rows, NAMES)
-    for kind, end in (("images", "png"), ("labels", "txt")):
+    data = write_yolo_set(root, rows, NAMES, kind=kind)
+    for part, end in (("images", "png"), ("labels", "txt")):
         for i in range(len(rows)):
-            place = root / kind / "train" / holds(i)
+            place = root / part / "train" / holds(i)
             place.mkdir(exist_ok=True)
-            shutil.move(root / kind / "train" / f"{i:04d}.{end}", place / f"{i:04d}.{end}")
+            shutil.move(root / part / "train" / f"{i:04d}.{end}", place / f"{i:04d}.{end}")
     if known is not None:
         content = yaml.safe_load(data.read_text())
         content["known_classes"] = {f"images/train/{s}": c for s, c in known.items()}
@@ -486,6 +486,23 @@ def test_it_trains_with_all_that_mixes_images(merged, tiny, tmp_path, caplog, un
         rows = list(csv.DictReader(f))
     assert len(rows) == 2
     assert all(np.isfinite(float(v)) for row in rows for v in row.values())
+
+
+TASKS = [("segment", "yolo26n-seg.yaml"), ("pose", "yolo26n-pose.yaml"), ("obb", "yolo11n-obb.yaml")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "cfg"), TASKS)
+def test_it_trains_every_task(tiny, tmp_path, kind, cfg):
+    data = write_sources(tmp_path / "set", {"one": ["alpha", "beta"], "two": "all"}, kind=kind)
+    mixes = {"mosaic": 1.0, "mixup": 0.5, "cutmix": 0.5, "copy_paste": 0.5 if kind == "segment" else 0}
+    model = YOLOLT(cfg)
+    own = {"recipe": "rfs", "cls_loss": "loce", "box_weight": "inverse", "val": False, "epochs": 1}
+    model.train(**{**tiny, **mixes, **own}, data=str(data), save_dir=str(tmp_path / "run"))
+    mask, batches = model.trainer.mask, len(model.trainer.train_loader)
+    assert 2 / 3 < mask.kept / mask.anchors < 1
+    assert all(loss.batches == batches for loss in model.trainer.losses.values())
+    assert np.isfinite(list(losses(tmp_path / "run")[0].values())).all()
 
 
 def trained(data, folder, cfg="yolo11n.yaml", **keys):

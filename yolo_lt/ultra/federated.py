@@ -110,7 +110,7 @@ def _of_sources(
         if len(further := np.setdiff1d(cls[index.row[image] == row], index.negative[row])):
             found = ", ".join(stats.names[c] for c in further[:5]) + (" ..." if len(further) > 5 else "")
             notes.append(f"WARNING: known_classes: {source} has labels of {found}, of which its list does not tell")
-    return index, [_what(index, f"{len(sources)} sources of known_classes"), *notes]
+    return index, [_what(index, f"{len(sources)} source{'s'[: len(sources) != 1]} of known_classes"), *notes]
 
 
 def _class_ids(classes: Any, names: Sequence[str], where: str) -> list[int]:
