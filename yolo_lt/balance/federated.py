@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from yolo_lt.errors import UsageError
+from yolo_lt.balance.weights import checked_counts
 
 
 def sampling_weights(image_counts: Sequence[int] | np.ndarray, power: float = 0.5) -> np.ndarray:
@@ -14,9 +14,7 @@ def sampling_weights(image_counts: Sequence[int] | np.ndarray, power: float = 0.
 
     Source: Zhou et al., Probabilistic Two-Stage Detection, 2021 (federated loss); detectron2's default power.
     """
-    counts = np.asarray(image_counts, np.float64)
-    if not (np.isfinite(counts) & (counts >= 0)).all():
-        raise UsageError("image counts must be numbers from 0")
+    counts = checked_counts(image_counts, "image counts")
     return np.where(counts > 0, np.maximum(counts, 1) ** power, 0.0)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from yolo_lt.balance.weights import checked_counts
 from yolo_lt.errors import UsageError
 
 REFERENCES = ("max", "none")
@@ -22,7 +23,7 @@ def logit_adjustment(counts: Sequence[int] | np.ndarray, tau: float = 1.0, refer
 
     Source: Menon et al., Long-Tail Learning via Logit Adjustment, ICLR 2021, equation 10; 1e-12 as the authors' code.
     """
-    counts = _checked(counts)
+    counts = checked_counts(counts, "counts")
     share = counts / max(counts.sum(), 1)
     return referred(np.log(share**tau + EPS), counts > 0, reference)
 
@@ -41,7 +42,7 @@ def ecm_margins(
 
     Source: Cho and Kraehenbuehl, Long-Tail Detection with Effective Class-Margins, ECCV 2022; the authors' code.
     """
-    counts = _checked(image_counts)
+    counts = checked_counts(image_counts, "image counts")
     present = counts > 0
     own = np.where(present, counts, 1.0)
     rest = (1 + background) * counts.sum() - own
@@ -65,10 +66,3 @@ def referred(shift: np.ndarray, present: np.ndarray, reference: str) -> np.ndarr
         raise UsageError(f"margin_reference={reference}: expected {' | '.join(REFERENCES)}")
     largest = shift[present].max(initial=-np.inf) if reference == "max" and present.any() else 0.0
     return np.where(present, shift - largest, 0.0)
-
-
-def _checked(counts: Sequence[int] | np.ndarray) -> np.ndarray:
-    values = np.asarray(counts, np.float64)
-    if not (np.isfinite(values) & (values >= 0)).all():
-        raise UsageError("counts must be numbers from 0")
-    return values

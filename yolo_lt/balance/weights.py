@@ -77,15 +77,25 @@ def class_weights(
         raise UsageError(f"class weights '{method}': expected {' | '.join(WEIGHTS)}")
     if norm not in NORMS:
         raise UsageError(f"weight_norm={norm}: expected {' | '.join(NORMS)}")
-    counts = np.asarray(instance_counts, np.float64)
-    if not (np.isfinite(counts) & (counts >= 0)).all():
-        raise UsageError("instance counts must be numbers from 0")
+    counts = checked_counts(instance_counts, "instance counts")
     present = counts > 0
     weights = np.ones(len(counts))
     if present.any():
         share = NORMS[norm](counts[present])
         weights[present] = _normalised(WEIGHTS[method](counts[present], beta, power), share, cap)
     return weights
+
+
+def checked_counts(counts: Sequence[int] | np.ndarray, what: str) -> np.ndarray:
+    """The counts as float64, shape (C,).
+
+    Raises:
+        UsageError: One is negative or not finite.
+    """
+    values = np.asarray(counts, np.float64)
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise UsageError(f"{what} must be numbers from 0")
+    return values
 
 
 def _normalised(raw: np.ndarray, share: np.ndarray, cap: float | str) -> np.ndarray:
