@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,11 +78,16 @@ class FederatedIndex:
         """Rows, R."""
         return len(self.positive)
 
+    @cached_property
+    def looked_for(self) -> np.ndarray:
+        """How many classes were looked for in the images of every row, shape (R,), int64."""
+        return np.array([self.verified(r).sum() for r in range(self.num_rows)], np.int64)
+
     @property
     def partial(self) -> np.ndarray:
         """The images in which the absence of some class says nothing, shape (N,), bool."""
-        whole = [self.verified(r).all() and not len(self.not_exhaustive[r]) for r in range(self.num_rows)]
-        return ~np.array([*whole, True])[self.row]  # EVERYTHING is the last
+        whole = (self.looked_for == len(self.classes)) & (np.diff(self.not_exhaustive.offsets) == 0)
+        return ~np.append(whole, True)[self.row]  # EVERYTHING is the last
 
     def verified(self, row: int) -> np.ndarray:
         """Which classes were looked for in the images of a row, shape (C,), bool; those not exhaustively, too."""

@@ -140,8 +140,8 @@ def _listed(path: Path) -> Iterable[str]:
 
 def _what(index: FederatedIndex, source: str) -> str:
     partial = index.partial
-    known = np.array([index.verified(r).sum() for r in range(index.num_rows)])
-    mean = f", {known[index.row[partial]].mean():.3g} of {len(index.classes)} on average" if partial.any() else ""
+    known = index.looked_for[index.row[partial]]
+    mean = f", {known.mean():.3g} of {len(index.classes)} on average" if len(known) else ""
     return f"federated: {source}; {partial.sum()} of {len(partial)} images were looked through for some classes{mean}"
 
 
