@@ -59,7 +59,7 @@ from yolo_lt.balance.losses.seesaw import LEAST, Seesaw
 from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
 from yolo_lt.dataset.federated import FederatedIndex, Lists
-from yolo_lt.ultra.criterion import ClassificationLoss, branches, install, planned_loss
+from yolo_lt.ultra.criterion import ClassificationLoss, branches, install_planned
 from yolo_lt.ultra.masks import AnnotationMask
 from yolo_lt.ultra.sources import STEP
 
@@ -143,11 +143,8 @@ class Case:
         index = self.federated() if name.endswith("masked") else None
         plan = make_plan(self.stats, config.resolve(lt), federated=index)
         self.model.criterion = None
-        box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
-        self.losses = install(self.model, lambda: planned_loss(plan), plan.keys["loss_gain"], box_weights)
+        self.losses = install_planned(self.model, plan)
         self.mask = None if index is None else AnnotationMask(index, plan, 0, -1)
-        for loss in self.losses.values():
-            loss.masked = self.mask is not None
         return next(iter(self.losses.values())).loss
 
     def federated(self) -> FederatedIndex:

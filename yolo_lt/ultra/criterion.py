@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -117,6 +118,15 @@ def planned_loss(plan: Plan, seed: int = 0) -> Loss:
     if keys["cls_loss"] == "federated":
         own["seed"] = seed
     return build_loss(keys["cls_loss"], stats.image_counts, stats.instance_counts, stats.num_images, **own)
+
+
+def install_planned(model: nn.Module, plan: Plan, seed: int = 0) -> dict[str, ClassificationLoss]:
+    """Put what the plan asks for on the model's criterion; with federated labels every batch must bring its mask."""
+    box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
+    installed = install(model, partial(planned_loss, plan, seed), plan.keys["loss_gain"], box_weights)
+    for loss in installed.values():
+        loss.masked = plan.federated is not None
+    return installed
 
 
 def branches(criterion: Any) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 import torch.distributed as dist
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.obb import OBBTrainer
@@ -24,7 +22,7 @@ from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.files import rewind_csv
 from yolo_lt.report.tables import acted_text, epoch_text, plan_text, start_text
 from yolo_lt.ultra.changes import draw_pasted, make_changes
-from yolo_lt.ultra.criterion import ClassificationLoss, install, planned_loss
+from yolo_lt.ultra.criterion import ClassificationLoss, install_planned
 from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
@@ -150,13 +148,9 @@ class LTMixin(_Trainer):
                 LOGGER.info(f"{PREFIX}{len(self.held)} training images are set apart (holdout), listed in lt.yaml")
 
     def _install_losses(self) -> None:
-        build, plan = partial(planned_loss, self.plan, self.args.seed), self.plan
-        box_weights = None if plan.box_weights is None else torch.from_numpy(plan.box_weights)
-        self.losses = install(unwrap_model(self.model), build, plan.keys["loss_gain"], box_weights)
-        if plan.federated is not None:
-            self.mask = AnnotationMask(plan.federated, plan, self.args.seed, RANK)
-            for loss in self.losses.values():
-                loss.masked = True
+        self.losses = install_planned(unwrap_model(self.model), self.plan, self.args.seed)
+        if self.plan.federated is not None:
+            self.mask = AnnotationMask(self.plan.federated, self.plan, self.args.seed, RANK)
         if self.start_epoch and any(loss.has_state for loss in self.losses.values()):
             load_state(Path(self.args.resume).parent, self.start_epoch - 1, self.losses)
         self._keep_losses()
