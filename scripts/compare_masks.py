@@ -2,10 +2,11 @@
 
     python scripts/compare_masks.py data=DATA.yaml model=WEIGHTS.pt seeds=0,1,2 out=runs/masks imgsz=160 epochs=30 ...
 
-So look sets that were merged of one labelled for all classes and one labelled for some. Arms: `full` sees all labels,
-the others the remaining ones: `stock` takes what is not labelled for background, `masked` and `softened` know from
-`known_classes` which classes were looked for. All arms see the same images in the same order. Every other key goes to
-`yolo-lt train`; finished runs are kept and unfinished ones resumed. The validation labels are whole.
+So look sets that were merged of one labelled for all classes and one labelled for some. `arms` takes a list: `full`
+sees all labels, the others the remaining ones: `stock` takes what is not labelled for background, `masked`, `softened`
+and `sampled` know from `known_classes` which classes were looked for. All but `full`, whose files lie in another order,
+see the same images in the same order. Every other key goes to `yolo-lt train`; finished runs are kept and unfinished
+ones resumed. The validation labels are whole.
 """
 
 from __future__ import annotations

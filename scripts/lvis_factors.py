@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
+from yolo_lt.balance.margins import ecm_margins, logit_adjustment, referred
 from yolo_lt.balance.sampling import class_factors
 from yolo_lt.balance.weights import class_weights
 
@@ -44,6 +45,13 @@ def main() -> None:
         for norm, cap in WEIGHTS:
             w = class_weights(counts.instance_counts, method, norm=norm, cap=cap)
             print(f"{method}, {norm}, {cap}: {means(w, letters)}; {w.min():.2g}, {w.max():,.2f}")
+    positive, negative, w = ecm_margins(counts.image_counts, 100)
+    shifts = {"ecm": referred(positive - negative, counts.image_counts > 0, "max")}
+    shifts["logit_adjusted"] = logit_adjustment(counts.instance_counts, reference="max")
+    print("\nloss, training's default: mean shift of rare, common, frequent; smallest")
+    for name, shift in shifts.items():
+        print(f"{name}: {means(shift, letters)}; {shift.min():,.2f}")
+    print(f"weights of ecm: {w.min():.6f} to {w.max():.6f}")
 
 
 def means(values: np.ndarray, letters: np.ndarray) -> str:
