@@ -1,8 +1,9 @@
 """yolo_lt: long-tail adaptation for Ultralytics YOLO.
 
 The order of the package is the order of the data flow: `dataset` (annotations to class statistics), `balance`
-(statistics to what training sees and learns from), `ultra` (the only room that touches Ultralytics), `evaluate`
-(detections to AP by frequency bin), `report` (tables and plots). Importing it loads neither torch nor ultralytics.
+(statistics to what training sees and learns from), `calibrate` (a trained network's scores to decisions), `evaluate`
+(detections to AP by frequency bin), `report` (tables and plots), and `ultra`, the only room that touches Ultralytics.
+Importing it loads neither torch nor ultralytics.
 """
 
 from __future__ import annotations
