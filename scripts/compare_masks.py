@@ -27,11 +27,11 @@ from yolo_lt.dataset.holdout import stratified_holdout
 from yolo_lt.evaluate import Matches
 from yolo_lt.evaluate.bootstrap import image_weights
 from yolo_lt.evaluate.compare import seeds_interval
+from yolo_lt.evaluate.operating import DEPLOYED, rates, shown_per_image
 from yolo_lt.files import write_text
 from yolo_lt.report.tables import with_interval
 from yolo_lt.ultra import labels
 
-CONF = 0.25  # Ultralytics' default of predict
 ARMS = {
     "full": "baseline",
     "stock": "baseline",
@@ -66,7 +66,7 @@ def print_operating_point(matches: dict[str, list[Matches]], sets: dict[str, np.
     first = next(iter(matches))
     images = len(matches[first][0].image_ids)
     weights = [np.ones(images), *image_weights(images, 1000, 0)]
-    print(f"\n| arm | classes | recall at confidence {CONF}, IoU 0.5 | precision | recall - that of {first} |")
+    print(f"\n| arm | classes | recall at confidence {DEPLOYED}, IoU 0.5 | precision | recall - that of {first} |")
     print("|---" * 5 + "|")
     for name, ids in sets.items():
         base = [operating_point(m, ids, weights) for m in matches[first]]
@@ -81,13 +81,8 @@ def print_operating_point(matches: dict[str, list[Matches]], sets: dict[str, np.
 
 def operating_point(matches: Matches, ids: np.ndarray, weights: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision over all boxes of these classes, for every weighting of the images."""
-    counted = np.isin(matches.cls, ids) & (matches.score >= CONF) & ~matches.ignore[:, 0]
-    of, n = np.isin(matches.gt_class, ids), len(matches.image_ids)
-    right = np.bincount(matches.image[counted], matches.tp[counted, 0], minlength=n)
-    found = np.bincount(matches.image[counted], minlength=n)
-    boxes = np.bincount(matches.gt_image[of], matches.gt_count[of], minlength=n)
-    rows = np.array(weights)
-    return rows @ right / (rows @ boxes), rows @ right / np.maximum(rows @ found, 1)
+    precision, recall, _ = rates(shown_per_image(matches, ids, DEPLOYED) @ np.array(weights).T)
+    return recall, np.nan_to_num(precision)
 
 
 def hidden(data_yaml: str, folder: Path) -> tuple[str, dict[str, np.ndarray]]:

@@ -42,7 +42,7 @@ def test_schema_is_complete_and_plain_json():
     assert (report["task"], report["iou_type"]) == ("detect", "box")
     assert report["iou_thresholds"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     assert report["bins"] == {"rule": "given", **BINS, "unseen": [50]}
-    for key in ("operating_point", "errors", "calibration", "box_quality", "baseline", "model", "split"):
+    for key in ("errors", "box_quality", "baseline", "model", "split"):
         assert report[key] is None
 
 
@@ -60,6 +60,85 @@ def test_metrics_by_bin():
     assert metrics["tail"]["AP"] == 0.0
     assert metrics["all"]["AP"] == pytest.approx((1 + 51 / 101 + 0 + 0) / 4)
     assert metrics["all"]["ci95"] is None
+
+
+RATES = ("precision", "recall", "F1")
+SEEN = ("n_right", "n_det", "n_gt")
+
+
+def seen_at_two_confidences():
+    """As `three_bins`, with a wrong detection of category 10 at 0.5 and a right one of category 30 at 0.1."""
+    gt, dets = three_bins()
+    return gt, [*dets, *results((1, 10, (200, 200, 5, 5), 0.5), (2, 30, BOX, 0.1))]
+
+
+def test_the_operating_point_by_bin():
+    point = evaluate(*seen_at_two_confidences(), bins=BINS, bootstrap=0).to_json()["operating_point"]
+    assert list(point) == ["conf", "thresholds", "iou", "all", "head", "medium", "tail"]
+    assert (point["conf"], point["thresholds"], point["iou"]) == (0.25, None, 0.5)
+    assert {k: [point[k][n] for n in SEEN] for k in ("all", "head", "medium", "tail")} == {
+        "all": [6, 7, 13],
+        "head": [4, 5, 4],
+        "medium": [2, 2, 4],
+        "tail": [0, 0, 4],
+    }
+    assert [point["all"][r] for r in RATES] == pytest.approx([6 / 7, 6 / 13, 12 / 20])
+    assert [point["head"][r] for r in RATES] == pytest.approx([0.8, 1, 8 / 9])
+    assert [point["medium"][r] for r in RATES] == pytest.approx([1, 0.5, 2 / 3])
+    assert [point["tail"][r] for r in RATES] == [None, 0, 0]
+
+
+def test_the_operating_point_at_another_confidence_changes_nothing_else():
+    case = seen_at_two_confidences()
+    low, usual = (evaluate(*case, bins=BINS, bootstrap=5, **kw).to_json() for kw in ({"conf": 0.05}, {}))
+    assert low["operating_point"]["conf"] == 0.05
+    assert [low["operating_point"]["tail"][k] for k in (*RATES, *SEEN)] == [1, 0.25, 0.4, 1, 1, 4]
+    differ = {key for key in low if low[key] != usual[key]}
+    assert differ == {"operating_point"}
+
+
+def test_the_operating_point_at_thresholds_per_category():
+    thresholds = np.array([0.6, 0.95, 0.1, 0, 0])  # of 10, 20, 30, 40, 50
+    report = evaluate(*seen_at_two_confidences(), bins=BINS, bootstrap=0, conf=thresholds).to_json()
+    point = report["operating_point"]
+    assert point["conf"] is None
+    assert point["thresholds"] == {"10": 0.6, "20": 0.95, "30": 0.1, "40": 0, "50": 0}
+    assert {k: [point[k][n] for n in SEEN] for k in ("all", "head", "medium", "tail")} == {
+        "all": [5, 5, 13],
+        "head": [4, 4, 4],
+        "medium": [0, 0, 4],
+        "tail": [1, 1, 4],
+    }
+    json.dumps(report, allow_nan=False)
+
+
+@pytest.mark.parametrize("conf", [[0.5, 0.5], np.full(6, 0.5)])
+def test_thresholds_are_one_per_category(conf):
+    with pytest.raises(UsageError, match="conf"):
+        evaluate(*three_bins(), bootstrap=0, conf=conf)
+
+
+def test_the_calibration_error_by_bin():
+    calibration = evaluate(*seen_at_two_confidences(), bins=BINS, bootstrap=0).to_json()["calibration"]
+    assert list(calibration) == ["floor", "bins", "iou", "all", "head", "medium", "tail"]
+    assert [calibration[k] for k in ("floor", "bins", "iou")] == [0.05, 20, 0.5]
+    # 4 and 2 right ones at 0.9, a wrong one at 0.5, a right one at 0.1
+    assert calibration["head"] == {"ECE": pytest.approx((4 * 0.1 + 0.5) / 5), "n_det": 5}
+    assert calibration["medium"] == {"ECE": pytest.approx(0.1), "n_det": 2}
+    assert calibration["tail"] == {"ECE": pytest.approx(0.9), "n_det": 1}
+    assert calibration["all"] == {"ECE": pytest.approx((6 * 0.1 + 0.5 + 0.9) / 8), "n_det": 8}
+
+
+def test_without_bins_or_detections_or_ground_truth_nothing_is_made_up():
+    gt, _ = three_bins()
+    report = evaluate(gt, [], bootstrap=0).to_json()
+    for key in ("operating_point", "calibration"):
+        assert [report[key][name] for name in ("head", "medium", "tail")] == [None] * 3
+    assert [report["operating_point"]["all"][k] for k in (*RATES, *SEEN)] == [None, 0, 0, 0, 0, 13]
+    assert report["calibration"]["all"] == {"ECE": None, "n_det": 0}
+    gt["annotations"] = []
+    empty = evaluate(gt, results((1, 10, BOX, 0.9)), bootstrap=0).to_json()
+    assert [empty["operating_point"]["all"][k] for k in ("recall", "F1", *SEEN)] == [None, None, 0, 1, 0]
 
 
 def test_per_class_rows_are_in_the_order_of_ids_and_null_without_ground_truth():

@@ -31,10 +31,13 @@ def test_columns_are_aligned_and_nothing_is_a_dash():
 
 
 def test_a_bin_without_ground_truth_shows_a_dash_and_never_0():
-    lines = {line.split()[0]: line for line in report_text(report().to_json()).splitlines()}
+    by_bin, operating = report_text(report().to_json()).split("\n\n")
+    lines = {line.split()[0]: line for line in by_bin.splitlines()}
     assert lines["head"].split()[1:3] == ["1/1", "3"]
     assert lines["head"].split()[3] == "1.000"
     assert lines["tail"].split()[1:] == ["0/1", "0", "-", "-", "-", "-"]
+    tail = next(line.split() for line in operating.splitlines() if line.startswith("tail"))
+    assert tail[2:5] == ["-", "-", "-"]
 
 
 def test_without_bins_only_all_is_shown():

@@ -12,8 +12,10 @@ from yolo_lt.dataset.bins import BIN_NAMES, LETTERS, Bins
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate.bootstrap import bootstrap_intervals
 from yolo_lt.evaluate.coco import PROTOCOLS
+from yolo_lt.evaluate.deployed import calibration_errors, operating_point
 from yolo_lt.evaluate.matching import Detections, GroundTruth, Matches
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
+from yolo_lt.evaluate.operating import DEPLOYED, ECE_BINS, ECE_FLOOR
 from yolo_lt.evaluate.read import Source, read_detections, read_ground_truth
 from yolo_lt.evaluate.store import ground_truth_sha256, load_matches, save_matches
 
@@ -22,7 +24,7 @@ __all__ = ["Report", "evaluate", "load_matches", "save_matches"]
 SCHEMA = 1
 RUN_KEYS = ("model", "weights_sha256", "data", "split", "imgsz", "conf", "nms_iou", "head_measured", "versions")
 COUNT_KEYS = ("train_images", "train_instances")
-LATER_KEYS = ("operating_point", "errors", "calibration", "box_quality", "baseline")
+LATER_KEYS = ("errors", "box_quality", "baseline")
 ALL_BINS = (*BIN_NAMES, "unseen")
 
 
@@ -39,6 +41,9 @@ class Report:
             a bin that was not asked for. `all` is every category, unseen ones included.
         per_class: One dict per category, sorted by id.
         bootstrap: Replicates, seed and level of the intervals.
+        operating_point: `conf`, or `thresholds` by category id, and `iou`; and precision, recall, F1 and what they were
+            counted from under all, head, medium and tail.
+        calibration: `floor`, `bins` and `iou`; and ECE and n_det under all, head, medium and tail.
         matches: What everything was computed from; not in the JSON, see `save_matches`.
         context: Where the detections come from, see `evaluate`.
         warnings: Plain sentences about what was dropped.
@@ -51,6 +56,8 @@ class Report:
     metrics: dict[str, dict[str, Any] | None]
     per_class: list[dict[str, Any]]
     bootstrap: dict[str, Any]
+    operating_point: dict[str, Any]
+    calibration: dict[str, Any]
     matches: Matches
     context: dict[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -70,6 +77,8 @@ class Report:
             "bins": self.bins,
             "metrics": self.metrics,
             "bootstrap": self.bootstrap,
+            "operating_point": self.operating_point,
+            "calibration": self.calibration,
             **dict.fromkeys(LATER_KEYS),
             "per_class": self.per_class,
             "warnings": self.warnings,
@@ -85,6 +94,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 0,
     context: Mapping[str, Any] | None = None,
+    conf: float | np.ndarray = DEPLOYED,
 ) -> Report:
     """Evaluate detections by frequency bin.
 
@@ -101,6 +111,7 @@ def evaluate(
         context: What the report says about the run: task, model, weights_sha256, data, split, imgsz, conf, nms_iou,
             head_measured, versions; and train_images and train_instances, as a dict by category id or as one number
             per category, sorted by id.
+        conf: Confidence of the operating point, one for all or one per category, sorted by id.
 
     Returns:
         The report. A class, bin or data set without ground truth has None, never 0, and is in no mean.
@@ -113,6 +124,8 @@ def evaluate(
     _check_choices(protocol, max_det, bootstrap, seed, context or {})
     truth = gt if isinstance(gt, GroundTruth) else read_ground_truth(gt)
     found = dets if isinstance(dets, Detections) else read_detections(dets, truth)
+    if np.shape(conf) not in ((), (len(truth.category_ids),)):
+        raise UsageError(f"conf has {np.size(conf)} numbers for {len(truth.category_ids)} categories.")
     in_ids = _find_bins(bins, truth)
     cap = PROTOCOLS[protocol].max_det if max_det is None else max_det
     matches = PROTOCOLS[protocol].match(truth, found, cap)
@@ -125,6 +138,8 @@ def evaluate(
         metrics=_bin_metrics(matches, values, counts, in_ids, bootstrap, seed),
         per_class=_per_class(truth, values, counts, in_ids, context or {}),
         bootstrap={"replicates": bootstrap, "seed": seed, "level": 0.95},
+        operating_point=_operating_point(matches, in_ids, conf),
+        calibration=_calibration(matches, in_ids),
         matches=matches,
         context=dict(context or {}),
         warnings=_warnings(found),
@@ -200,9 +215,7 @@ def _bin_metrics(
     matches: Matches, values: np.ndarray, counts: np.ndarray, bins: Bins | None, replicates: int, seed: int
 ) -> dict[str, dict[str, Any] | None]:
     """The `metrics` entry: all, head, medium, tail."""
-    sets = {"all": np.arange(len(matches.category_ids))}
-    if bins is not None:
-        sets |= {name: np.searchsorted(matches.category_ids, getattr(bins, name)) for name in BIN_NAMES}
+    sets = _sets(matches, bins)
     members = list(sets.values())
     means = set_means(values, members)
     bounds = None
@@ -213,6 +226,30 @@ def _bin_metrics(
         interval = None if bounds is None else _named(bounds[i])
         entries[name] = {**_named(means[i]), **_sizes(counts[classes]), "ci95": interval}
     return entries
+
+
+def _sets(matches: Matches, bins: Bins | None) -> dict[str, np.ndarray]:
+    """Class indices of all, and of the bins if there are some."""
+    sets = {"all": np.arange(len(matches.category_ids))}
+    if bins is None:
+        return sets
+    return sets | {name: np.searchsorted(matches.category_ids, getattr(bins, name)) for name in BIN_NAMES}
+
+
+def _operating_point(matches: Matches, bins: Bins | None, conf: float | np.ndarray) -> dict[str, Any]:
+    """The `operating_point` entry."""
+    at: dict[str, Any] = {"conf": conf, "thresholds": None, "iou": 0.5}
+    if np.ndim(conf):
+        by_class = dict(zip(map(str, matches.category_ids.tolist()), np.asarray(conf).tolist(), strict=True))
+        at |= {"conf": None, "thresholds": by_class}
+    found = operating_point(matches, _sets(matches, bins), conf)
+    return {**at, **dict.fromkeys(("all", *BIN_NAMES)), **found}
+
+
+def _calibration(matches: Matches, bins: Bins | None) -> dict[str, Any]:
+    """The `calibration` entry."""
+    found = calibration_errors(matches, _sets(matches, bins))
+    return {"floor": ECE_FLOOR, "bins": ECE_BINS, "iou": 0.5, **dict.fromkeys(("all", *BIN_NAMES)), **found}
 
 
 def _sizes(counts: np.ndarray) -> dict[str, int]:

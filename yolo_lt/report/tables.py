@@ -128,7 +128,20 @@ def report_text(report: dict[str, Any]) -> str:
         f"protocol {report['protocol']}, {report['max_det']} detections per image and class, split {report['split']}, "
         f"bins: {report['bins']['rule']}"
     )
-    return head + "\n" + table(("bin", "classes", "boxes", *METRICS), rows)
+    return f"{head}\n{table(('bin', 'classes', 'boxes', *METRICS), rows)}\n\n{operating_text(report)}"
+
+
+def operating_text(report: dict[str, Any]) -> str:
+    """What is seen at the deployed confidence, and how far confidences are from precision."""
+    point, error = report["operating_point"], report["calibration"]
+    at = "the thresholds of each class" if point["conf"] is None else f"confidence {point['conf']:g}"
+    rows = [
+        (name, point[name]["n_det"], *(point[name][k] for k in ("precision", "recall", "F1")), error[name]["ECE"])
+        for name, m in report["metrics"].items()
+        if m is not None
+    ]
+    head = f"at {at}, IoU 0.5; ECE: expected calibration error of detections from confidence {error['floor']:g}"
+    return f"{head}\n{table(('bin', 'shown', 'precision', 'recall', 'F1', 'ECE'), rows)}"
 
 
 def with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:

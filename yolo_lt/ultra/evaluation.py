@@ -15,9 +15,11 @@ import ultralytics
 from ultralytics.utils import LOGGER
 
 from yolo_lt import __version__
+from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.dataset.bins import Bins, frequency_bins
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate import Report, evaluate, save_matches
+from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.files import csv_text, write_text
 from yolo_lt.report.tables import per_class_rows, report_text
 from yolo_lt.ultra import labels
@@ -49,6 +51,8 @@ def run_validation(
     if len(model.names) != len(data["names"]):
         raise LTError(f"{weights} has {len(model.names)} classes and {data['yaml_file']} has {len(data['names'])}")
     bins, counts = find_bins(weights, data, rule, model.task)
+    names = labels.class_names(data)
+    conf = DEPLOYED if lt["thresholds"] == "none" else read_thresholds(lt["thresholds"], names, DEPLOYED)
     labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently here either
 
     made: list[Any] = []
@@ -59,12 +63,13 @@ def run_validation(
 
     validate(validator=keep, **{**theirs, "data": data["yaml_file"]})
     validator = made[0]
-    truth, found = validator.evaluation_input(labels.class_names(data))
+    truth, found = validator.evaluation_input(names)
     report = evaluate(
         *(truth, found, lt["protocol"], bins),
         max_det=theirs.get("max_det"),
         bootstrap=lt["bootstrap"],
         context={**_context(validator, weights, data, split), **_per_class(counts)},
+        conf=conf,
     )
     write_report(validator.save_dir, report)
     return report
