@@ -18,7 +18,8 @@ from ultralytics.utils import LOGGER
 
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra import labels, parity
-from yolo_lt.ultra.metadata import class_facts, threshold_facts
+from yolo_lt.ultra.calibrated import record_of
+from yolo_lt.ultra.metadata import calibration_facts, class_facts, threshold_facts
 from yolo_lt.ultra.preflight import PREFIX
 
 DEFAULT_CONF = 0.25  # Ultralytics' confidence of NMS inside a file
@@ -54,7 +55,7 @@ def run_export(model: Any, export: Callable[..., str], lt: dict[str, Any], their
     if theirs["format"] == "onnx":
         check_packages(theirs.get("simplify") is not False, lt["parity"] is not False)
         images = parity.find_images(lt["parity"], data, model.overrides.get("data"))
-    facts = {**class_facts(weights, names, data, model.task), **facts}
+    facts = {**class_facts(weights, names, data, model.task), **calibration_facts(record_of(model.ckpt)), **facts}
     with ExitStack() as stack:
         start = Start(facts, bool(data), stack)
         written = _export(model, export, theirs, start)

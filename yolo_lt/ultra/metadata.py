@@ -53,7 +53,12 @@ def class_facts(weights: Path, names: list[str], data: dict[str, Any] | None, ta
     }
 
 
-def threshold_facts(path: str, names: list[str], conf: float) -> dict[str, str]:
+def calibration_facts(record: dict[str, Any] | None) -> dict[str, str]:
+    """lt_calibration: method and strength of what is folded into the checkpoint; nothing if nothing is."""
+    return {"lt_calibration": json.dumps({k: record[k] for k in ("method", "strength")})} if record else {}
+
+
+def threshold_facts(path: str | float, names: list[str], conf: float) -> dict[str, str]:
     """lt_thresholds: one confidence per class id, `conf` for a class that the file leaves out; nothing without a file.
 
     Raises:
