@@ -4,13 +4,21 @@ from yolo_lt import config
 from yolo_lt.balance.losses import LOSSES
 from yolo_lt.balance.losses.class_balanced import FORMS
 from yolo_lt.balance.sampling import ROUNDINGS, SAMPLERS
+from yolo_lt.calibrate import CALIBRATORS
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate.coco import PROTOCOLS
 
 
 @pytest.mark.parametrize(
     ("key", "functions"),
-    [("sampler", SAMPLERS), ("rounding", ROUNDINGS), ("cls_loss", LOSSES), ("cb_form", FORMS), ("protocol", PROTOCOLS)],
+    [
+        ("sampler", SAMPLERS),
+        ("rounding", ROUNDINGS),
+        ("cls_loss", LOSSES),
+        ("cb_form", FORMS),
+        ("protocol", PROTOCOLS),
+        ("method", CALIBRATORS),
+    ],
 )
 def test_choices_in_the_yaml_are_the_functions_that_exist(key, functions):
     assert config.keys()[key].choices == list(functions)

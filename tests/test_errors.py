@@ -79,7 +79,7 @@ def test_bad_data(place, how, message, verb, capsys):
         (["smapler=rfs"], "did you mean 'sampler'"),
         (["recipe=rsf"], "did you mean rfs"),
         (["bins=100,10"], "two numbers"),
-        (["method=norcal"], "unknown key 'method'"),
+        (["methood=norcal"], "unknown key 'methood'; did you mean 'method'"),
         (["task=obb"], None),
     ],
 )

@@ -1,6 +1,6 @@
 import pytest
 
-from yolo_lt.files import csv_text, replacing, rewind_csv, write_text
+from yolo_lt.files import copy_file, csv_text, replacing, rewind_csv, write_text
 
 
 def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
@@ -15,6 +15,15 @@ def test_a_failure_leaves_the_old_file_and_no_rest(tmp_path):
         half()
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_copy_is_whole_or_not_there(tmp_path):
+    source = write_text(tmp_path / "a.txt", "content")
+    assert copy_file(source, tmp_path / "b" / "c.txt").read_text() == "content"
+    with pytest.raises(FileNotFoundError):
+        copy_file(tmp_path / "none.txt", tmp_path / "b" / "c.txt")
+    assert (tmp_path / "b" / "c.txt").read_text() == "content"
+    assert [p.name for p in (tmp_path / "b").iterdir()] == ["c.txt"]
 
 
 @pytest.mark.parametrize("name", ["=1+1", "+x", "-x", "@SUM(A1)", "\tx"])

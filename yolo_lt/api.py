@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")  # read when Ultralytics is imported: no pip install at run time
 os.environ.setdefault("ULTRALYTICS_SAFE_LOAD", "true")  # likewise: a checkpoint from others must not run code
@@ -26,6 +26,7 @@ from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
 from yolo_lt.ultra import args as checks
 from yolo_lt.ultra import decoupled, labels
+from yolo_lt.ultra.calibration import run_calibration
 from yolo_lt.ultra.evaluation import run_validation
 from yolo_lt.ultra.export import run_export
 from yolo_lt.ultra.predictor import PREDICTORS
@@ -217,18 +218,32 @@ class YOLOLT(YOLO):
         checks.check_keys(theirs)
         return run_export(self, super().export, config.resolve(ours), theirs)
 
-    def calibrate(self, *args: Any, **kw: Any) -> NoReturn:
-        """Fold a per-class calibration into the checkpoint."""
-        raise not_yet("calibrate")
+    def calibrate(self, **kw: Any) -> dict[str, Any]:
+        """Fold a per-class map of the logits into a copy of this checkpoint, which is itself left as it is.
 
-    def tune(self, *args: Any, **kw: Any) -> NoReturn:
+        What is chosen is chosen on the images that the training set apart (`holdout`, in lt.yaml beside the
+        checkpoint), and shown on the validation split. `conf=` is the confidence at which precision and recall are
+        shown; `val=false` leaves the validation split out.
+
+        Returns:
+            The content of calibration.json; `weights` is the path of the new checkpoint.
+
+        Raises:
+            UsageError: Unknown, mistyped or conflicting keys, a model that is no unfused checkpoint, or one that is
+                calibrated already.
+            LTError: Missing or bad data, other classes than the checkpoint's, or no holdout or too small a one.
+        """
+        ours, theirs = config.split(kw, "calibrate")
+        weights = checks.check_stage_one(self, "calibrate")
+        theirs = {**theirs, "data": theirs.get("data") or self.overrides.get("data")}
+        checks.check_keys(theirs)
+        lt = config.resolve(ours)
+        checks.check_calibration(theirs, lt, weights)
+        return run_calibration(self, weights, lt, theirs)
+
+    def tune(self, *args: Any, **kw: Any) -> Any:
         """Refused: Ultralytics' tuner runs stock trainers, so a recipe would silently do nothing."""
         raise UsageError("tune() is not supported: Ultralytics' tuner runs stock trainers, so no recipe would act")
-
-
-def not_yet(verb: str) -> UsageError:
-    """The error of a verb that the design names and this version lacks."""
-    return UsageError(f"'{verb}' is not in this version yet")
 
 
 def train(model: str | Path | None = None, **kw: Any) -> Any:
@@ -248,6 +263,12 @@ def finetune_head(model: str | Path | None = None, **kw: Any) -> Any:
     """`yolo-lt finetune-head`: see `YOLOLT.finetune_head`."""
     model, kw = _checkpoint("finetune-head", model, kw)
     return _open(model, kw.pop("task", None)).finetune_head(**kw)
+
+
+def calibrate(model: str | Path | None = None, **kw: Any) -> dict[str, Any]:
+    """`yolo-lt calibrate`: see `YOLOLT.calibrate`."""
+    model, kw = _checkpoint("calibrate", model, kw)
+    return _open(model, kw.pop("task", None)).calibrate(**kw)
 
 
 def val(model: str | Path | None = None, **kw: Any) -> Report:

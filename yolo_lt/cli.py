@@ -14,6 +14,7 @@ VERBS = {
     "stats": "counts, imbalance and bins of a data set, and what a recipe would do with it",
     "train": "train an Ultralytics model with a recipe",
     "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
+    "calibrate": "a per-class map of the logits, chosen on held-out images, folded into a copy of the checkpoint",
     "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with confidence intervals",
     "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
     "export": "ONNX that equals the checkpoint (checked), with bins and class counts inside; other formats as well",
@@ -21,7 +22,6 @@ VERBS = {
     "version": "the version",
 }
 LATER = (
-    "calibrate",
     "compare",
     "convert",
     "make-lt",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,13 @@ def write_text(path: Path, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def copy_file(source: Path, target: Path) -> Path:
+    """Copy a file whole or not at all."""
+    with replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return target
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:

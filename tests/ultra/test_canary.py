@@ -29,9 +29,10 @@ from ultralytics.engine.exporter import Exporter
 from ultralytics.engine.model import Model
 from ultralytics.engine.predictor import BasePredictor
 from ultralytics.engine.trainer import BaseTrainer
+from ultralytics.engine.validator import BaseValidator
 from ultralytics.models.yolo.detect import DetectionPredictor, DetectionTrainer, DetectionValidator
 from ultralytics.nn.modules import Detect
-from ultralytics.nn.tasks import BaseModel, torch_safe_load
+from ultralytics.nn.tasks import BaseModel, load_checkpoint, torch_safe_load
 from ultralytics.utils import loss as losses
 from ultralytics.utils import tal
 from ultralytics.utils.dist import generate_ddp_file
@@ -298,3 +299,29 @@ def test_the_holdout_knows_every_list_that_has_an_entry_per_image(toy):
 def len_of(value):
     value = getattr(value, "shapes", value)  # images in memory are packed
     return len(value) if isinstance(value, (list, tuple, np.ndarray)) else None
+
+
+def test_the_head_is_the_last_module_and_can_be_run_again_on_its_inputs():
+    assert "self.init_metrics(unwrap_model(model))" in source(BaseValidator.__call__), (
+        "maps: the validator's model moved"
+    )
+    head = YOLO("yolo11n.yaml").model.eval().model[-1]
+    inputs = [torch.rand(1, c, 8 // 2**i, 8 // 2**i) for i, c in enumerate((64, 128, 256))]
+    kept = [x.clone() for x in inputs]
+    first, second = head(inputs), head(list(inputs))
+    assert torch.equal(first[0], second[0]), "maps: the head of one input gives two outputs"
+    assert all(torch.equal(a, b) for a, b in zip(inputs, kept, strict=True)), (
+        "maps: the head changes its inputs in place"
+    )
+    assert isinstance(first, tuple), "maps: an evaluated head no longer gives predictions first"
+
+
+def test_a_checkpoint_may_carry_more_and_is_made_float32_when_it_is_loaded():
+    assert 'ckpt.get("ema") or ckpt.get("model")' in source(load_checkpoint), "calibrate: another model is loaded"
+    assert "candidate.float()" in source(load_checkpoint), "calibrate: a checkpoint of two dtypes may not load"
+
+
+def test_an_optimizer_step_is_followed_by_the_average():
+    text = source(BaseTrainer.optimizer_step)
+    order = [text.index(x) for x in ("unscale_(self.optimizer)", "step(self.optimizer)", "self.ema.update(self.model)")]
+    assert order == sorted(order), "strategy=scale: the average may miss what the optimizer's hook writes"

@@ -152,18 +152,48 @@ def check_two_stages() -> None:
         )
 
 
-def check_stage_one(model: Any) -> Path:
-    """The checkpoint whose head is to be re-trained.
+def check_stage_one(model: Any, verb: str = "finetune-head") -> Path:
+    """The checkpoint whose head is to be re-trained, or calibrated.
 
     Raises:
         UsageError: The model is no checkpoint, is fused, or has no classification branch.
     """
     if not model.ckpt or not getattr(model, "ckpt_path", None):
-        raise UsageError(f"model={model.model_name}: finetune-head needs a trained checkpoint (.pt), not a model YAML")
+        raise UsageError(f"model={model.model_name}: {verb} needs a trained checkpoint (.pt), not a model YAML")
     if model.model.is_fused():
         raise UsageError(f"model={model.ckpt_path} was fused for inference: give the checkpoint before export")
     class_branches(model.model)
     return Path(str(model.ckpt_path)).absolute()
+
+
+CALIBRATION = (  # of Ultralytics' keys: what acts in calibrate
+    *("model", "task", "data", "imgsz", "batch", "device", "workers", "iou", "nms", "agnostic_nms", "quantize", "half"),
+    *("conf", "val", "seed", "project", "name", "exist_ok", "verbose", "cfg", "mode"),
+)
+
+
+def check_calibration(theirs: dict[str, Any], lt: dict[str, Any], weights: Path) -> None:
+    """Refuse what cannot act in calibrate, and what would be fitted on the wrong images.
+
+    Raises:
+        UsageError: `split=`, a file of thresholds, a key that does not act, or a strength that the method has not.
+        LTError: The checkpoint is of an unfinished training.
+    """
+    if theirs.get("split") is not None:
+        raise UsageError(
+            f"split={theirs['split']}: calibrate fits on the holdout of the training alone, never on a split that is "
+            "reported; leave split out"
+        )
+    for name, value in theirs.items():
+        if name not in CALIBRATION and value is not None:
+            raise UsageError(f"{name} does not act in calibrate")
+    if isinstance(lt["thresholds"], str) and lt["thresholds"] not in ("none", "f1"):
+        raise UsageError("calibrate chooses thresholds: give thresholds=f1, or the precision that is asked for")
+    for name in ("strength", "judge"):
+        if lt["method"] == "none" and lt[name] != "auto":
+            raise UsageError(f"{name} does not act with method=none")
+    if not is_finished(weights):
+        raise LTError(f"{weights} is of an unfinished training: let it finish (train resume={weights}), or use best.pt")
 
 
 def check_stage_two(theirs: dict[str, Any], lt: dict[str, Any], task: str) -> None:

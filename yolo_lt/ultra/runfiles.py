@@ -43,21 +43,29 @@ def write_class_stats(folder: Path, plan: Plan) -> None:
     write_text(folder / "class_stats.csv", csv_text([CSV_HEADER, *plan.rows()]))
 
 
+def lt_path(weights: Path) -> Path | None:
+    """lt.yaml of the run that wrote `weights`: beside the file, or in the run folder above its `weights` folder."""
+    for path in (weights.parent / "lt.yaml", weights.parent.parent / "lt.yaml"):
+        if path.is_file() and (path.parent == weights.parent or weights.parent.name == "weights"):
+            return path
+    return None
+
+
 def find_lt(weights: Path) -> dict[str, Any] | None:
-    """lt.yaml of the run that wrote `weights`: beside the file, or in the run folder above its `weights` folder.
+    """What the lt.yaml of `weights` says, or None without one.
 
     Raises:
         LTError: The file is there and cannot be read.
     """
-    for path in (weights.parent / "lt.yaml", weights.parent.parent / "lt.yaml"):
-        if path.is_file() and (path.parent == weights.parent or weights.parent.name == "weights"):
-            try:
-                content = yaml.safe_load(path.read_text(encoding="utf-8"))
-                needed = {k: content[k] for k in ("keys", "bins", "names", "image_counts", "instance_counts")}
-                return {**needed, "holdout": content.get("holdout") or []}
-            except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as e:
-                raise LTError(f"{path} cannot be read ({e}); give bins= or delete it") from None
-    return None
+    path = lt_path(weights)
+    if path is None:
+        return None
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        needed = {k: content[k] for k in ("keys", "bins", "names", "image_counts", "instance_counts")}
+        return {**needed, "holdout": content.get("holdout") or []}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as e:
+        raise LTError(f"{path} cannot be read ({e}); give bins= or delete it") from None
 
 
 def bins_of(lt: dict[str, Any]) -> Bins:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,29 +53,40 @@ class LTDetectionValidator(DetectionValidator):
 
     def update_metrics(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> None:
         """Keep the batch's boxes in original pixels, then Ultralytics' own metrics."""
+        for i, rows in enumerate(self.rows(preds, batch)):
+            file = batch["im_file"][i]
+            self.found[file], self.sizes[file] = rows, batch["ori_shape"][i]
+        super().update_metrics(preds, batch)
+
+    def rows(self, preds: list[dict[str, torch.Tensor]], batch: dict[str, Any]) -> Iterator[np.ndarray]:
+        """The detections of each image of a batch, in original pixels, as in `found`."""
         for i, pred in enumerate(preds):
             box = ops.scale_boxes(
                 batch["img"].shape[2:], pred["bboxes"].clone(), batch["ori_shape"][i], batch["ratio_pad"][i]
             )
             cls = pred["cls"] * 0 if self.args.single_cls else pred["cls"]
-            rows = torch.cat([ops.xyxy2ltwh(box), pred["conf"][:, None], cls[:, None]], 1)
-            file = batch["im_file"][i]
-            self.found[file], self.sizes[file] = rows.double().cpu().numpy(), batch["ori_shape"][i]
-        super().update_metrics(preds, batch)
+            yield torch.cat([ops.xyxy2ltwh(box), pred["conf"][:, None], cls[:, None]], 1).double().cpu().numpy()
 
-    def evaluation_input(self, names: list[str]) -> tuple[GroundTruth, Detections]:
-        """Ground truth of the validated split, from its labels, and the collected detections; category = class index.
+    def evaluation_input(
+        self, names: list[str], found: dict[str, np.ndarray] | None = None
+    ) -> tuple[GroundTruth, Detections]:
+        """Ground truth of the validated split, from its labels, and the detections; category = class index.
 
         Images are identified by their path below the split's common folder, so that runs on one data set can be paired
         wherever it lies.
+
+        Args:
+            names: Class names.
+            found: Detections of every image path; None: those that were collected.
         """
         labels = {label["im_file"]: label for label in self.dataloader.dataset.labels}
         ids, files = zip(*sorted(zip(self.image_ids(labels), labels, strict=True)), strict=True)
         index = {f: i for i, f in enumerate(files)}
-        found = np.concatenate([np.c_[np.full(len(x), index[f]), x] for f, x in self.found.items()])
-        image, cls = found[:, 0].astype(np.int64), found[:, 6].astype(np.int64)
+        per_image = self.found if found is None else found
+        rows = np.concatenate([np.c_[np.full(len(x), index[f]), x] for f, x in per_image.items()])
+        image, cls = rows[:, 0].astype(np.int64), rows[:, 6].astype(np.int64)
         truth = _truth([labels[f] for f in files], [self.sizes[f] for f in files], np.array(ids), names)
-        return truth, Detections(image, cls, found[:, 1:5], found[:, 5])
+        return truth, Detections(image, cls, rows[:, 1:5], rows[:, 5])
 
     def image_ids(self, files: Iterable[str]) -> list[str]:
         """The identity of every image of the split: its path below their common folder."""
