@@ -144,6 +144,8 @@ class YOLOLT(YOLO):
         """Every yolo-lt key and the Ultralytics keys of a finetune-head call, checked."""
         ours, theirs = config.split(kw, "finetune-head")
         lt = {**config.resolve(ours), "head_of": head_of}
+        if lt["strategy"] == "scale":
+            lt["head_part"] = "last"
         theirs = {**config.stage_two_defaults(), **theirs, "data": theirs.get("data") or self.overrides.get("data")}
         checks.check_keys(theirs)
         config.check_acting(ours, lt)

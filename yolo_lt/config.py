@@ -152,6 +152,7 @@ ACTS_WITH: dict[str, Others] = {  # key: others, of which one must have one of t
     "unknown_negatives": (("federated", ()),),
     "loss_gain": (("cls_loss", _LOSSES),),
     "replay": (("strategy", ("tail", "hard")),),
+    **dict.fromkeys(("head_part", "reinit"), (("strategy", ("all", "tail", "hard")),)),
     "mine_every": (("strategy", ("hard",)),),
     **dict.fromkeys(("cache_views", "cache_limit", "cache_dir"), (("feature_cache", (True,)),)),
 }

@@ -25,6 +25,7 @@ from yolo_lt.errors import LTError, UsageError
 
 LONGEST_EPOCH = 50  # times the images; beyond that the factors are a mistake, such as original E-IRFS on LVIS
 TAIL_PASTE = 0.3  # what tail_paste=true stands for
+CHOOSING = ("tail", "hard")  # the strategies of stage two that choose among the images
 CSV_HEADER = (
     *("class_id", "name", "bin", "images", "instances"),
     *("repeat_factor", "weight", "expected_exposure"),
@@ -60,7 +61,7 @@ class Plan:
     @property
     def samples(self) -> bool:
         """Whether the recipe changes how often images are drawn."""
-        return self.keys["sampler"] != "none" or (self.stage_two and self.keys["strategy"] != "all")
+        return self.keys["sampler"] != "none" or (self.stage_two and self.keys["strategy"] in CHOOSING)
 
     @property
     def changes_images(self) -> bool:
@@ -151,7 +152,7 @@ def make_plan(
     if keys["sampler"] != "none":
         factors, class_factors = _sampler_factors(stats, keys)
         notes += _sampler_notes(stats, factors, keys)
-    if keys.get("head_of") and keys["strategy"] != "all":
+    if keys.get("head_of") and keys["strategy"] in CHOOSING:
         factors, note = _strategy(stats, bins, factors, keys)
         notes += [note]
     check_losses(stats, keys)

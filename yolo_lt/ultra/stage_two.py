@@ -21,6 +21,7 @@ from yolo_lt.ultra.holdout import validation_set
 from yolo_lt.ultra.loader import with_sampler
 from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import find_lt
+from yolo_lt.ultra.scaling import Scaling
 from yolo_lt.ultra.trainer import (
     LTDetectionTrainer,
     LTMixin,
@@ -37,6 +38,7 @@ class HeadMixin(LTMixin):
     frozen_before: str
     factors: np.ndarray  # the sampler's, before images are mined
     cached: CachedDataset | None = None
+    scaling: Scaling | None = None  # of strategy=scale
 
     # What it sees ----------------------------------------------------------------------------------------------------
     def _recorded_holdout(self) -> list[str] | None:
@@ -131,9 +133,21 @@ class HeadMixin(LTMixin):
     def build_optimizer(self, model: Any, *args: Any, **kw: Any) -> Any:
         """Ultralytics' optimizer without the frozen parameters, which it would walk through at every step."""
         optimizer = super().build_optimizer(model, *args, **kw)
+        if self.args.lt["strategy"] == "scale":
+            stage_one = Path(self.args.lt["head_of"])
+            if not stage_one.is_file():
+                raise LTError(f"strategy=scale goes on from {stage_one}, which is not there any more")
+            self.scaling = Scaling(unwrap_model(model), load_checkpoint(stage_one)[0])
+            return self.scaling.drive(optimizer)
         for group in optimizer.param_groups:
             group["params"] = [p for p in group["params"] if p.requires_grad]
         return optimizer
+
+    def optimizer_step(self) -> None:
+        """Ultralytics' step; with strategy=scale of scale and shift."""
+        if self.scaling is not None:
+            self.scaling.gather()
+        super().optimizer_step()
 
     def _setup_train(self) -> None:
         """Stage one's set-up; then say what learns."""
@@ -145,7 +159,10 @@ class HeadMixin(LTMixin):
         head.average_learning_only(self.ema, model, self.frozen)
         if RANK in {-1, 0}:
             trainable, frozen = head.parameter_counts(model)
-            LOGGER.info(f"{PREFIX}{trainable:,} parameters learn, {frozen:,} are frozen")
+            what = f"{trainable:,} parameters learn"
+            if self.scaling is not None:
+                what = f"scale and shift of {len(self.scaling.shift)} classes learn, in {trainable:,} parameters"
+            LOGGER.info(f"{PREFIX}{what}, {frozen:,} are frozen")
             LOGGER.info(f"{PREFIX}frozen tensors at the start: sha256 {self.frozen_before}")
             if self.held:
                 LOGGER.info(f"{PREFIX}best.pt is chosen on the {len(self.held)} held-out images, not on val")
@@ -153,6 +170,8 @@ class HeadMixin(LTMixin):
     def _load_checkpoint_state(self, ckpt: dict[str, Any]) -> None:
         """Ultralytics makes a new average when it resumes or recovers."""
         super()._load_checkpoint_state(ckpt)
+        if self.scaling is not None:
+            self.scaling.read()
         self.ema.ema.__dict__.pop("loss", None)
         head.average_learning_only(self.ema, self.model, self.frozen)
 
