@@ -27,9 +27,14 @@ def test_the_demo_shows_what_it_claims(cli, tmp_path):
     head = json.loads((tmp_path / "demo" / "head-val" / "report.json").read_text())
     assert head["metrics"]["tail"]["AP50"] > ap50["stock"]["tail"]
     assert "frozen tensors of last.pt" in done.stdout
-    onnx = tmp_path / "demo" / "head" / "weights" / "last.onnx"
-    assert str(onnx) in done.stdout
-    assert onnx.is_file()
+    content = json.loads((tmp_path / "demo" / "calibrated" / "calibration.json").read_text())
+    assert content["strength_by"] == "cross-validation"
+    assert content["holdout"]["images"] >= 100
+    assert (tmp_path / "demo" / "calibrated" / "thresholds.yaml").is_file()
+    for name in ("head", "calibrated"):
+        onnx = tmp_path / "demo" / name / "weights" / "last.onnx"
+        assert str(onnx) in done.stdout
+        assert onnx.is_file()
     for name in ("stock", "balanced", "head"):
         assert str(tmp_path / "demo" / name / "weights" / "last.pt") in done.stdout
         assert (tmp_path / "demo" / name / "weights" / "last.pt").is_file()
