@@ -38,6 +38,7 @@ DROP = 0.002
 def main() -> None:
     keys = cli.parse(sys.argv[1:])
     out = Path(keys.pop("out", "runs/calibration")).resolve()
+    replicates = int(keys.pop("replicates", 1000))
     shown_bins = str(keys.pop("bins", "all,head,medium,tail")).split(",")
     methods = str(keys.pop("methods", METHODS)).split(",")
     seeds = keys.pop("seeds", (0, 1, 2))
@@ -51,9 +52,9 @@ def main() -> None:
     bins = bins_of(find_lt(weights))
     sets = dict(zip(("all", "head", "medium", "tail"), bins.class_sets(len(find_lt(weights)["names"])), strict=True))
     print(f"\n{len(seeds)} seeds, {keys.get('epochs')} epochs, holdout 0.2, last.pt, split val, protocol coco")
-    print("(100 detections per image and class), 95 % intervals resample images and seeds")
+    print(f"(100 detections per image and class), 95 % intervals from {replicates} resamples of images and seeds")
     print("(strengths and kept per seed: where the default would have left the checkpoint as it is)")
-    print_table(found, {name: sets[name] for name in shown_bins})
+    print_table(found, {name: sets[name] for name in shown_bins}, replicates)
 
 
 def calibrate(out: Path, weights: Path, method: str, seed: int, keys: dict[str, Any]) -> tuple[dict, dict]:
@@ -69,7 +70,7 @@ def calibrate(out: Path, weights: Path, method: str, seed: int, keys: dict[str, 
     return content, {(s, n): load_matches(path)[0] for s, n, path in pairs}
 
 
-def print_table(found: dict[str, list[tuple[dict, dict]]], sets: dict[str, np.ndarray]) -> None:
+def print_table(found: dict[str, list[tuple[dict, dict]]], sets: dict[str, np.ndarray], replicates: int) -> None:
     """Before: the values; then per method and set of classes the change, at the strengths that were chosen."""
     head = [f"AP, {n} an image" for n in BUDGETS] + [f"{r} at {DEPLOYED}" for r in RATES]
     print(f"\n| method | strengths | bin | {' | '.join(head)} | F1 at thresholds | calibration error | kept |")
@@ -83,7 +84,7 @@ def print_table(found: dict[str, list[tuple[dict, dict]]], sets: dict[str, np.nd
     for method, runs in found.items():
         strengths = ", ".join(f"{c['strength']:g}" for c, _ in runs)
         kept = sum(not c["strength"] or falls(c) for c, _ in runs)
-        changes = changes_of_ap(runs, sets)
+        changes = changes_of_ap(runs, sets, replicates)
         for i, (name, ids) in enumerate(sets.items()):
             cells = [with_interval(d[i, 0], (lo[i, 0], hi[i, 0]), "+") for d, (lo, hi) in changes]
             cells += ["-" if np.isnan(v) else with_interval(v, bounds, "+") for v, bounds in changes_of(runs, ids)]
@@ -91,12 +92,11 @@ def print_table(found: dict[str, list[tuple[dict, dict]]], sets: dict[str, np.nd
             print(f"| {method} | {strengths} | {name} | {' | '.join(cells)} | {end} | {kept} of {len(runs)} |")
 
 
-def changes_of_ap(runs: list[tuple[dict, dict]], sets: dict[str, np.ndarray]) -> list[tuple]:
+def changes_of_ap(runs: list[tuple[dict, dict]], sets: dict[str, np.ndarray], replicates: int) -> list[tuple]:
     """Mean change of AP, AP50, AP75 and AR under every budget, with the interval over images and seeds."""
     members = list(sets.values())
-    return [
-        paired_difference([m["after", n] for _, m in runs], [m["before", n] for _, m in runs], members) for n in BUDGETS
-    ]
+    sides = [[[m[side, n] for _, m in runs] for side in ("after", "before")] for n in BUDGETS]
+    return [paired_difference(after, before, members, replicates) for after, before in sides]
 
 
 def at_the_end(runs: list[tuple[dict, dict]], side: str, name: str) -> str:
