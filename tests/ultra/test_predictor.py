@@ -365,7 +365,7 @@ def test_json_holds_any_name_and_path(weights, images, tmp_path):
         (["model={m}", "source={s}", "thresholds=gone.yaml"], 1, "thresholds=gone.yaml: no such file"),
         (["model={m}", "source={s}", "thresholds=bad.yaml"], 1, "no class 'alhpa'; did you mean 'alpha'?"),
         (["model={m}", "source={s}", "thresholds=high.yaml"], 1, "class 'alpha': 1.5 is no confidence"),
-        (["model={m}", "source={s}", "thresholds=0.5"], 2, "thresholds=0.5: expected none | path"),
+        (["model={m}", "source={s}", "thresholds=0.5"], 2, "thresholds=0.5 is chosen by calibrate"),
         (["model={m}", "source={s}", "treshold=a.yaml"], 2, "did you mean 'thresholds'"),
         (["model={m}", "source={s}", "conf=2"], 2, "conf=2"),
         (["model={m}", "source={s}", "recipe=rfs"], 2, "recipe does not act in 'predict'"),
