@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,27 @@ BELOW = {"frameon": False, "fontsize": 8, "loc": "upper center", "bbox_to_anchor
 LEAST_SPAN = 0.02  # of an axis of AP: below it lies noise, which must not look like a result
 
 
-def rank_plot(path: Path, plan: Plan) -> Path:
-    """Images and expected draws per class against the class' rank, both axes logarithmic."""
+@contextmanager
+def _figure(path: Path, size: tuple[float, float]) -> Iterator[Any]:
+    """A figure in this package's style, written whole to `path` at the end."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def rank_plot(path: Path, plan: Plan) -> Path:
+    """Images and expected draws per class against the class' rank, both axes logarithmic."""
     counts = plan.stats.image_counts
     order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
     rank = np.empty(len(counts), int)
     rank[order] = np.arange(1, len(order) + 1)
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        FigureCanvasAgg(figure)
+    with _figure(path, (7, 4.5)) as figure:
         axes = figure.subplots()
         for name in BIN_NAMES:
             ids = getattr(plan.bins, name)
@@ -50,8 +61,6 @@ def rank_plot(path: Path, plan: Plan) -> Path:
         axes.set_title(f"{plan.stats.num_images} images, bins {plan.bins.rule}", fontsize=10, loc="left")
         axes.grid(True, which="major", alpha=0.3)
         axes.legend(frameon=False)
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
     return path
 
 
@@ -62,17 +71,10 @@ def calibration_plot(path: Path, content: dict[str, Any]) -> Path:
         path: Where the picture goes.
         content: calibration.json with a curve.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with mpl.rc_context({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False}):
-        figure = Figure(figsize=(10, 4.8), layout="constrained")
-        FigureCanvasAgg(figure)
+    with _figure(path, (10, 4.8)) as figure:
         left, right = figure.subplots(1, 2)
         _curve(left, content)
         _class_maps(right, content["classes"])
-        with replacing(path) as temporary:
-            figure.savefig(temporary, dpi=150)
     return path
 
 

@@ -90,13 +90,13 @@ def _write_thresholds(job: Job, thresholds: np.ndarray) -> dict[str, Any]:
 def _on_val(job: Job, net: Any, thresholds: Sides | None) -> dict[str, Any]:
     """Before and after on the validation split, by bin, with paired differences."""
     say("val: before and after")
-    before = job.detections(job.net, "val")
-    found = {"before": before, "after": before if net is None else job.detections(net, "val")}
-    matches = {side: budget_matches(*pair) for side, pair in found.items()}
+    truth, found = job.detections(job.net, "val")
+    before = budget_matches(truth, found)
+    matches = {"before": before, "after": before if net is None else budget_matches(*job.detections(net, "val"))}
     widest = {side: of_side[max(of_side)] for side, of_side in matches.items()}
+    digest = ground_truth_sha256(truth)
     for side, of_side in matches.items():
         for budget, of_one in of_side.items():
-            digest = ground_truth_sha256(found[side][0])
             save_matches(job.folder / "matches" / f"{side}-{budget}.npz", of_one, digest)
     conf, replicates = job.theirs.get("conf") or DEPLOYED, job.lt["bootstrap"]
     content: dict[str, Any] = {
