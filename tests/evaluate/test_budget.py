@@ -6,8 +6,9 @@ from coco_oracle import cases, coco_arrays, dataset, matches_of, random_case, re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolo_lt.evaluate.arrays import Detections
 from yolo_lt.evaluate.budget import BUDGETS, budget_matches, within_budget
-from yolo_lt.evaluate.matching import Detections, Matches, match
+from yolo_lt.evaluate.matching import Matches, match
 from yolo_lt.evaluate.metrics import class_metrics, precision_recall
 from yolo_lt.evaluate.read import read_detections, read_ground_truth
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.evaluate.hard_cases import hard_cases
-from yolo_lt.evaluate.matching import Detections, GroundTruth
 
 IMAGES, CLASSES = 4, 3
 

@@ -4,7 +4,7 @@ from coco_oracle import cases, coco_arrays, dataset, matches_of, random_case, re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo_lt.evaluate import matching
+from yolo_lt.evaluate import overlaps
 from yolo_lt.evaluate.metrics import precision_recall
 
 BOX = (10, 10, 20, 20)
@@ -43,7 +43,7 @@ def test_equals_pycocotools_on_many_images_and_shuffled_files(seed):
 def test_pairs_in_small_chunks_change_nothing(monkeypatch):
     gt, dets = random_case(5, images=20, per_image=30, classes=2, boxes=9)
     whole = matches_of(gt, dets)
-    monkeypatch.setattr(matching, "PAIR_CHUNK", 7)
+    monkeypatch.setattr(overlaps, "PAIR_CHUNK", 7)
     parts = matches_of(gt, dets)
     np.testing.assert_array_equal(whole.tp, parts.tp)
     np.testing.assert_array_equal(whole.ignore, parts.ignore)

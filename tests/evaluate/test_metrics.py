@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from coco_oracle import coco_arrays, dataset, matches_of, random_case, results
 
-from yolo_lt.evaluate.metrics import class_metrics, precision_recall, set_means
+from yolo_lt.evaluate.metrics import RECALL_POINTS, class_metrics, points_reached, precision_recall, set_means
 
 A, B, FAR = (0, 0, 10, 10), (50, 50, 20, 10), (200, 200, 10, 10)
 TWO = dataset([(1, 1, A), (2, 1, B)], images=(1, 2, 3), categories=(1, 2))
@@ -86,3 +86,8 @@ def test_a_set_without_a_value_has_no_mean(empty):
     means = set_means(values, [np.array([0, 1]), empty])
     assert means[0].tolist() == [0.5] * 4
     assert np.isnan(means[1]).all()
+
+
+def test_points_reached_are_those_of_a_search_for_every_fraction():
+    recalls = np.concatenate([np.arange(n + 1) / n for n in range(1, 700)] + [RECALL_POINTS])
+    np.testing.assert_array_equal(points_reached(recalls), np.searchsorted(RECALL_POINTS, recalls, "right"))

@@ -110,7 +110,12 @@ def _two_numbers(counts: np.ndarray, rule: Sequence[float]) -> Bins:
     return _from_labels(counts, names, f"tail <= {low:g} < medium <= {high:g} < head images")
 
 
-def _from_file(counts: np.ndarray, path: Path) -> Bins:
+def read_lists(path: Path) -> dict[str, list]:
+    """The lists of a bins file, under head, medium and tail.
+
+    Raises:
+        LTError: The file is missing or malformed.
+    """
     try:
         lists = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -119,9 +124,14 @@ def _from_file(counts: np.ndarray, path: Path) -> Bins:
         raise LTError(f"bins={path} cannot be read as YAML: {e}") from None
     if not isinstance(lists, dict) or not set(lists) <= set(BIN_NAMES) or not lists:
         raise LTError(f"bins={path}: expected lists of class indices under {', '.join(BIN_NAMES)}")
+    return {name: ids or [] for name, ids in lists.items()}
+
+
+def _from_file(counts: np.ndarray, path: Path) -> Bins:
+    lists = read_lists(path)
     names = np.full(len(counts), "unseen", dtype="<U6")
     for name, ids in lists.items():
-        for c in ids or []:
+        for c in ids:
             if isinstance(c, bool) or not isinstance(c, int) or not 0 <= c < len(counts):
                 raise LTError(f"bins={path}, key '{name}': {c!r} is no class index in 0..{len(counts) - 1}")
             if names[c] != "unseen":

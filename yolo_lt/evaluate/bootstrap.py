@@ -9,11 +9,15 @@ on the same images meet the same replicates and their difference is paired: subt
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.metrics import METRICS, prepare, set_means, weighted_metrics
+
+PART = 1 << 18  # detections, about, whose curves are computed together
 
 
 def image_weights(num_images: int, replicates: int, seed: int) -> Iterator[np.ndarray]:
@@ -39,9 +43,33 @@ def replicate_means(matches: Matches, sets: Sequence[np.ndarray], weights: Itera
         Shape (replicates, len(sets), 4), float64, columns as in `METRICS`; NaN where no class of the set has ground
         truth in the replicate.
     """
-    curves = prepare(matches)
-    means = [set_means(weighted_metrics(curves, w), sets) for w in weights]
-    return np.array(means).reshape(-1, len(sets), len(METRICS))
+    weights = list(weights)
+    values = np.zeros((len(weights), len(matches.category_ids), len(METRICS)))
+    for classes, part in class_parts(matches):
+        curves = prepare(part)
+        for b, w in enumerate(weights):
+            values[b, classes] = weighted_metrics(curves, w)
+    return np.array([set_means(v, sets) for v in values]).reshape(-1, len(sets), len(METRICS))
+
+
+def class_parts(matches: Matches) -> Iterator[tuple[slice, Matches]]:
+    """Classes and their matches, so few at a time that all replicates of them are computed in the processor's cache."""
+    classes = len(matches.category_ids)
+    first = np.searchsorted(matches.cls, np.arange(classes + 1))
+    starts = np.flatnonzero(np.diff(first[:-1] // PART, prepend=-1))
+    for a, b in pairwise([*starts.tolist(), classes]):
+        det, gt = slice(first[a], first[b]), (matches.gt_class >= a) & (matches.gt_class < b)
+        yield (
+            slice(a, b),
+            replace(
+                matches,
+                **{name: getattr(matches, name)[det] for name in ("image", "score", "tp", "ignore", "iou")},
+                **{name: getattr(matches, name)[gt] for name in ("gt_image", "gt_count")},
+                cls=matches.cls[det] - np.int32(a),
+                gt_class=matches.gt_class[gt] - np.int32(a),
+                category_ids=matches.category_ids[a:b],
+            ),
+        )
 
 
 def percentile_interval(replicates: np.ndarray, level: float = 0.95) -> np.ndarray:

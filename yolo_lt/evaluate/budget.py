@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 
-from yolo_lt.evaluate.matching import Detections, GroundTruth, Matches, match
+from yolo_lt.evaluate.arrays import Detections, GroundTruth, take
+from yolo_lt.evaluate.matching import Matches, match
 
 BUDGETS = (300, 100, 30)  # Ultralytics' max_det, COCO's cap, and what an application may show
 
@@ -25,7 +24,7 @@ def within_budget(dets: Detections, per_image: int) -> Detections:
     image = dets.image[order]
     first = np.searchsorted(image, image, "left")
     kept = order[np.arange(len(order)) - first < per_image]
-    return Detections(*(getattr(dets, f.name)[kept] for f in fields(dets)))
+    return take(dets, kept)
 
 
 def budget_matches(gt: GroundTruth, dets: Detections, max_det: int = 100) -> dict[int, Matches]:

@@ -10,6 +10,7 @@ from yolo_lt.errors import LTError
 from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval, replicate_means
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.metrics import class_metrics, set_means
+from yolo_lt.evaluate.pool import scored
 
 
 def paired_difference(
@@ -43,18 +44,23 @@ def paired_difference(
     ids = ours[0].image_ids
     if any(len(m.image_ids) != len(ids) or (m.image_ids != ids).any() for m in (*ours, *baseline)):
         raise LTError("the runs were validated on different images, so they cannot be paired")
-    plain = [
-        set_means(class_metrics(a), sets) - set_means(class_metrics(b), sets)
-        for a, b in zip(ours, baseline, strict=True)
-    ]
+    if len({(m.protocol, m.max_det) for m in (*ours, *baseline)}) > 1:
+        raise LTError("the runs were evaluated by different protocols or caps, so they cannot be paired")
+    plain = [_means(a, sets) - _means(b, sets) for a, b in zip(ours, baseline, strict=True)]
     weights = list(image_weights(len(ids), replicates, seed))
-    pairs = np.stack(
-        [
-            replicate_means(a, sets, weights) - replicate_means(b, sets, weights)
-            for a, b in zip(ours, baseline, strict=True)
-        ]
-    )
+    pairs = np.stack([_replicates(a, sets, weights) - _replicates(b, sets, weights)
+                      for a, b in zip(ours, baseline, strict=True)])  # fmt: skip
     return np.mean(plain, axis=0), seeds_interval(pairs, seed)
+
+
+def _means(matches: Matches, sets: Sequence[np.ndarray]) -> np.ndarray:
+    averaged, members = scored(matches, sets)
+    return set_means(class_metrics(averaged), members)
+
+
+def _replicates(matches: Matches, sets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> np.ndarray:
+    averaged, members = scored(matches, sets)
+    return replicate_means(averaged, members, weights)
 
 
 def seeds_interval(replicates: np.ndarray, seed: int = 0) -> np.ndarray:

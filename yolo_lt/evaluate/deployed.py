@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from yolo_lt.evaluate.bootstrap import image_weights
+from yolo_lt.evaluate.binned import Sets
+from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
 from yolo_lt.evaluate.operating import calibration_error, rates, shown_per_image
 
 RATES = ("precision", "recall", "F1")
-Sets = Mapping[str, np.ndarray]  # class indices by name
 
 
 def average_precision(matches: Mapping[int, Matches], sets: Sets) -> dict[int, dict[str, dict[str, float | None]]]:
@@ -34,6 +34,22 @@ def operating_point(matches: Matches, sets: Sets, conf: float | np.ndarray) -> d
         sizes = dict(zip(("n_right", "n_det", "n_gt"), counts.astype(int).tolist(), strict=True))
         entries[name] = {**_named(RATES, rates(counts)), **sizes}
     return entries
+
+
+def rates_intervals(
+    matches: Matches, sets: Sets, conf: float | np.ndarray, replicates: int, seed: int = 0
+) -> dict[str, dict[str, Any] | None]:
+    """95 % intervals of precision, recall and F1 of each set of classes over resampled images; None without any."""
+    if not replicates or not len(matches.image_ids):
+        return dict.fromkeys(sets)
+    counts = np.stack([shown_per_image(matches, classes, conf) for classes in sets.values()])
+    drawn = [rates((counts @ w).T) for w in image_weights(len(matches.image_ids), replicates, seed)]
+    bounds = percentile_interval(np.array(drawn))
+    intervals: dict[str, dict[str, Any] | None] = {}
+    for i, name in enumerate(sets):
+        of_set = bounds[:, :, i].T
+        intervals[name] = {r: None if np.isnan(b).any() else b.tolist() for r, b in zip(RATES, of_set, strict=True)}
+    return intervals
 
 
 def calibration_errors(matches: Matches, sets: Sets) -> dict[str, dict[str, float | None]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from yolo_lt.evaluate.matching import Detections, GroundTruth, match
+from yolo_lt.evaluate.arrays import Detections, GroundTruth, take
+from yolo_lt.evaluate.matching import match
 
 
 def hard_cases(
@@ -22,7 +23,7 @@ def hard_cases(
         False positives and missed objects, each shape (N,), int64.
     """
     shown = dets.score >= conf
-    matches = match(gt, Detections(dets.image[shown], dets.cls[shown], dets.box[shown], dets.score[shown]), max_det=0)
+    matches = match(gt, take(dets, shown), max_det=0)
     size = len(gt.image_ids)
     right, ignored = matches.tp[:, 0], matches.ignore[:, 0]
     false = np.bincount(matches.image[~right & ~ignored], minlength=size)
