@@ -1,4 +1,4 @@
-"""The benches of the losses run, and find what the tests say."""
+"""The benches of the losses and of the evaluation run, and find what the tests say."""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "bench_losses.py"
+SCRIPTS = Path(__file__).parents[1] / "scripts"
 
 
 @pytest.mark.slow
@@ -21,10 +21,26 @@ def test_losses_equal_their_definitions_and_are_timed():
         "models=yolov8n",
         "losses=cb,eqfl,loce,bce masked",
     ]
-    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "bench_losses.py"), *words], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     rows = [line for line in done.stdout.splitlines() if line.startswith(("| cb", "| eqfl", "| loce", "| bce masked"))]
     assert len(rows) == 16, done.stdout
     differences = [float(x) for row in rows for x in re.findall(r"\d\.?\d*e-\d+", row)]
     assert differences, done.stdout
     assert max(differences) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "against"), [("lvis", "lvis"), ("coco", "pycocotools")])
+def test_the_evaluation_is_timed_against_the_official_packages(name, against):
+    words = [f"set={name}", "images=40", "pairs=1", f"against={against}", "bootstrap=5"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "bench_eval.py"), *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    ratio = re.search(rf"{against} / ours, CPU time: ([\d.]+) \[", done.stdout)
+    assert ratio, done.stdout
+    assert float(ratio[1]) > 1
+    assert "5 bootstrap replicates / evaluation" in done.stdout

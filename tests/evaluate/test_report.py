@@ -42,7 +42,8 @@ def test_schema_is_complete_and_plain_json():
     assert (report["task"], report["iou_type"]) == ("detect", "box")
     assert report["iou_thresholds"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     assert report["bins"] == {"rule": "given", **BINS, "unseen": [50]}
-    for key in ("errors", "box_quality", "baseline", "model", "split"):
+    assert report["cap"] == "100 detections per image and class"
+    for key in ("official", "baseline", "model", "split"):
         assert report[key] is None
 
 
@@ -94,7 +95,8 @@ def test_the_operating_point_at_another_confidence_changes_nothing_else():
     assert low["operating_point"]["conf"] == 0.05
     assert [low["operating_point"]["tail"][k] for k in (*RATES, *SEEN)] == [1, 0.25, 0.4, 1, 1, 4]
     differ = {key for key in low if low[key] != usual[key]}
-    assert differ == {"operating_point"}
+    assert differ == {"operating_point", "errors"}
+    assert low["errors"]["shares"] == usual["errors"]["shares"]  # the confusion is at that confidence, too
 
 
 def test_the_operating_point_at_thresholds_per_category():

@@ -11,7 +11,7 @@ from yolo_lt.evaluate import evaluate
 from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.report.calibration import calibration_text, class_rows
 from yolo_lt.report.plots import calibration_plot
-from yolo_lt.report.tables import operating_text, report_text
+from yolo_lt.report.results import operating_text, report_text
 
 NAMES = ("cat", "dog", "eel", "fly", "gnu", "hen")
 BINS = Bins.from_dict({"head": [1], "medium": [0], "tail": [2, 3, 5], "unseen": [4]}, "given")
@@ -284,15 +284,18 @@ def report(conf=0.25):
 def test_the_operating_table_shows_rates_and_calibration_errors():
     text = operating_text(report())
     first, header, *rows = text.splitlines()
-    assert first == ("at confidence 0.25, IoU 0.5; ECE: expected calibration error of detections from confidence 0.05")
-    assert header.split() == ["bin", "shown", "precision", "recall", "F1", "ECE"]
+    assert first == (
+        "at confidence 0.25, IoU 0.5; ECE: expected calibration error from confidence 0.05; "
+        "IoU: mean of right detections"
+    )
+    assert header.split() == ["bin", "shown", "precision", "recall", "F1", "ECE", "IoU"]
     assert [row.split() for row in rows] == [
-        ["all", "6", "0.667", "0.500", "0.571", "0.300"],  # (4 * 0.1 + 2 * 0.4 + 0.9) / 7
-        ["head", "6", "0.667", "1.000", "0.800", "0.200"],
-        ["medium", "0", "-", "0.000", "0.000", "0.900"],
-        ["tail", "0", "-", "-", "-", "-"],
+        ["all", "6", "0.667", "0.500", "0.571", "0.300", "1.000"],  # (4 * 0.1 + 2 * 0.4 + 0.9) / 7
+        ["head", "6", "0.667", "1.000", "0.800", "0.200", "1.000"],
+        ["medium", "0", "-", "0.000", "0.000", "0.900", "1.000"],
+        ["tail", "0", "-", "-", "-", "-", "-"],
     ]
-    assert report_text(report()).endswith("\n\n" + text)
+    assert "\n\n" + text + "\n\n" in report_text(report())
 
 
 def test_the_operating_table_at_thresholds():

@@ -6,7 +6,8 @@ from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import BIN_NAMES, ClassStats
 from yolo_lt.evaluate import evaluate
 from yolo_lt.evaluate.compare import paired_difference
-from yolo_lt.report.tables import acted_text, comparison_text, per_class_rows, plan_text, report_text, stats_text, table
+from yolo_lt.report.results import comparison_text, per_class_rows, report_text
+from yolo_lt.report.tables import acted_text, plan_text, stats_text, table
 
 
 def plan(num_classes=12, **keys):
@@ -31,7 +32,7 @@ def test_columns_are_aligned_and_nothing_is_a_dash():
 
 
 def test_a_bin_without_ground_truth_shows_a_dash_and_never_0():
-    by_bin, operating = report_text(report().to_json()).split("\n\n")
+    by_bin, operating, *_ = report_text(report().to_json()).split("\n\n")
     lines = {line.split()[0]: line for line in by_bin.splitlines()}
     assert lines["head"].split()[1:3] == ["1/1", "3"]
     assert lines["head"].split()[3] == "1.000"

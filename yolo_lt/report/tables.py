@@ -8,13 +8,9 @@ from typing import Any
 
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import CSV_HEADER, Plan
-from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.dataset.stats import imbalance
-from yolo_lt.evaluate.compare import verdict
-from yolo_lt.evaluate.metrics import METRICS
 
 MAX_CLASS_ROWS = 60  # beyond that the terminal shows the two ends; class_stats.csv has them all
-PER_CLASS = ("id", "name", "bin", "train_images", "train_instances", "n_gt", "AP", "AP50", "AP75")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -117,68 +113,8 @@ def epoch_text(rows: Sequence[tuple], header: Sequence[str]) -> str:
     return "exposure: " + "; ".join(parts)
 
 
-def report_text(report: dict[str, Any]) -> str:
-    """The table by bin, with 95 % intervals and the protocol that the numbers mean nothing without."""
-    rows = []
-    for name, m in report["metrics"].items():
-        if m is not None:
-            values = [with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
-            rows.append((name, f"{m['n_evaluated']}/{m['n_classes']}", m["n_gt"], *values))
-    head = (
-        f"protocol {report['protocol']}, {report['max_det']} detections per image and class, split {report['split']}, "
-        f"bins: {report['bins']['rule']}"
-    )
-    return f"{head}\n{table(('bin', 'classes', 'boxes', *METRICS), rows)}\n\n{operating_text(report)}"
-
-
-def operating_text(report: dict[str, Any]) -> str:
-    """What is seen at the deployed confidence, and how far confidences are from precision."""
-    point, error = report["operating_point"], report["calibration"]
-    at = "the thresholds of each class" if point["conf"] is None else f"confidence {point['conf']:g}"
-    rows = [
-        (name, point[name]["n_det"], *(point[name][k] for k in ("precision", "recall", "F1")), error[name]["ECE"])
-        for name, m in report["metrics"].items()
-        if m is not None
-    ]
-    head = f"at {at}, IoU 0.5; ECE: expected calibration error of detections from confidence {error['floor']:g}"
-    return f"{head}\n{table(('bin', 'shown', 'precision', 'recall', 'F1', 'ECE'), rows)}"
-
-
 def with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
     """`0.123 [0.100, 0.150]`; with sign="+" signed, for differences; None is shown as '-'."""
     if value is None:
         return "-"
     return f"{value:{sign}.3f}" + (f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else "")
-
-
-def per_class_rows(report: dict[str, Any]) -> list[tuple]:
-    """per_class.csv: a header and one row per class; an empty cell where the split has no ground truth."""
-    return [PER_CLASS, *(tuple(c[k] for k in PER_CLASS) for c in report["per_class"])]
-
-
-def comparison_text(
-    reports: Sequence[dict[str, Any]], names: Sequence[str], difference: Any, interval: Any, metric: str = "AP50"
-) -> str:
-    """One metric of two runs side by side by bin, with the paired difference second - first and its 95 % interval.
-
-    Args:
-        reports: Two reports (schema 1) on one ground truth.
-        names: What to call them.
-        difference: Shape (4, 4): all, head, medium, tail by AP, AP50, AP75, AR.
-        interval: Shape (2, 4, 4), its bounds.
-        metric: The metric shown.
-    """
-    column = METRICS.index(metric)
-    rows = []
-    for i, name in enumerate(("all", *BIN_NAMES)):
-        sides = [r["metrics"][name] for r in reports]
-        if any(m is None for m in sides):
-            continue
-        values = [with_interval(m[metric], (m["ci95"] or {}).get(metric)) for m in sides]
-        low, high = (float(bound[i, column]) for bound in interval)
-        delta = with_interval(float(difference[i, column]), (low, high), "+")
-        rows.append((f"{metric} {name}", *values, delta, verdict(low, high)))
-    header = ("", *names, f"{names[1]} - {names[0]}", f"{names[1]} is")
-    first = reports[0]
-    note = f"protocol {first['protocol']}, {first['max_det']} detections per image and class, split {first['split']}"
-    return f"{table(header, rows)}\n{note}; 95 % intervals from {first['bootstrap']['replicates']} image resamples"
