@@ -6,7 +6,8 @@ from yolo_lt.balance.losses.class_balanced import FORMS
 from yolo_lt.balance.sampling import ROUNDINGS, SAMPLERS
 from yolo_lt.calibrate import CALIBRATORS
 from yolo_lt.errors import LTError, UsageError
-from yolo_lt.evaluate.coco import PROTOCOLS
+from yolo_lt.evaluate.protocols import PROTOCOLS
+from yolo_lt.ultra.epochs import SELECTIONS
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,7 @@ from yolo_lt.evaluate.coco import PROTOCOLS
         ("cb_form", FORMS),
         ("protocol", PROTOCOLS),
         ("method", CALIBRATORS),
+        ("select", ["map", *SELECTIONS]),
     ],
 )
 def test_choices_in_the_yaml_are_the_functions_that_exist(key, functions):

@@ -130,9 +130,12 @@ def test_unsupported_tasks_and_families(place, model, message, capsys):
     [
         (["model=gone/best.pt"], 1, "gone/best.pt: no such file"),
         (["model=yolov8n.yaml", "data={data}"], 1, "80 classes"),
-        (["model=yolov8n-obb.yaml", "data={data}"], 2, "not in this version yet"),
         (["model=yolov8n.yaml", "data={data}", "sampler=rfs"], 2, "does not act in 'val'"),
-        (["model=yolov8n.yaml", "data={data}", "protocol=lvis"], 2, "protocol=lvis"),
+        (["model=yolov8n.yaml", "data={data}", "protocol=lvs"], 2, "protocol=lvs: expected coco | lvis"),
+        (["model=yolov8n.yaml", "data={data}", "protocol=lvis_pool", "official=true"], 2, "no package computes"),
+        (["model=yolov8n-obb.yaml", "data={data}", "official=true"], 2, "AP of turned boxes"),
+        (["model=yolov8n.yaml", "data={data}", "hierarchy=h.json"], 2, "acts only with protocol=openimages"),
+        (["model=yolov8n.yaml", "data={data}", "gt=gt.json"], 2, "gt acts only with detections"),
     ],
 )
 def test_bad_validations(place, words, code, message, capsys):

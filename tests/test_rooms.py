@@ -11,7 +11,7 @@ FORBIDDEN = {
     "dataset": {"torch", "ultralytics", "matplotlib"},
     "balance": {"ultralytics", "matplotlib", "cv2"},
     "calibrate": {"ultralytics", "matplotlib", "cv2"},
-    "evaluate": {"torch", "ultralytics", "matplotlib", "cv2", "pycocotools"},
+    "evaluate": {"torch", "ultralytics", "matplotlib", "cv2"},
     "report": {"torch", "ultralytics", "cv2"},
 }
 

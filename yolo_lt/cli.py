@@ -15,14 +15,14 @@ VERBS = {
     "train": "train an Ultralytics model with a recipe",
     "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
     "calibrate": "a per-class map of the logits, chosen on held-out images, folded into a copy of the checkpoint",
-    "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with confidence intervals",
+    "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with intervals, and why AP is lost",
+    "compare": "two validations, A B: the difference B - A by bin with its interval; A0,A1 B0,B1: one per seed",
     "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
     "export": "ONNX that equals the checkpoint (checked), with bins and class counts inside; other formats as well",
     "cfg": "every yolo-lt key and its default",
     "version": "the version",
 }
 LATER = (
-    "compare",
     "convert",
     "make-lt",
     "split",
@@ -64,18 +64,23 @@ def run(argv: list[str]) -> int:
     if {"-h", "--help"} & set(rest):
         print(help_text(verb))
         return 0
-    args = parse(rest)
+    sides: list[str] = []
+    args = parse(rest, sides if verb == "compare" else None)
     if verb in {"cfg", "version"}:
         print(__version__ if verb == "version" else help_text("cfg"))
         return 0
     from yolo_lt import api
 
-    getattr(api, verb.replace("-", "_"))(**args)
+    getattr(api, verb.replace("-", "_"))(*sides, **args)
     return 0
 
 
-def parse(words: list[str]) -> dict[str, Any]:
+def parse(words: list[str], bare: list[str] | None = None) -> dict[str, Any]:
     """`key=value`, `--key=value`, `--key value` and a bare `--flag` as keywords.
+
+    Args:
+        words: The command line behind the verb.
+        bare: Takes words that are none of them, where a verb has such.
 
     Raises:
         UsageError: A word that is none of them, or a key given twice.
@@ -88,6 +93,9 @@ def parse(words: list[str]) -> dict[str, Any]:
         if not equals and word.startswith("--"):
             follows = i < len(words) and "=" not in words[i] and not words[i].startswith("--")
             value, i = (words[i], i + 1) if follows else ("true", i)
+        elif not equals and bare is not None:
+            bare.append(word)
+            continue
         elif not equals:
             raise UsageError(f"'{word}' is no key=value. {USAGE}")
         name = name.strip().replace("-", "_")

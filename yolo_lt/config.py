@@ -154,6 +154,8 @@ ACTS_WITH: dict[str, Others] = {  # key: others, of which one must have one of t
     "replay": (("strategy", ("tail", "hard")),),
     **dict.fromkeys(("head_part", "reinit"), (("strategy", ("all", "tail", "hard")),)),
     "mine_every": (("strategy", ("hard",)),),
+    "hierarchy": (("protocol", ("openimages",)),),
+    "gt": (("detections", ()),),
     **dict.fromkeys(("cache_views", "cache_limit", "cache_dir"), (("feature_cache", (True,)),)),
 }
 
@@ -169,8 +171,9 @@ def check_acting(ours: dict[str, Any], lt: dict[str, Any]) -> None:
         UsageError: One of them acts only with another value of another key.
     """
     for name, others in ACTS_WITH.items():
-        acts = any(lt[other] in values if values else lt[other] for other, values in others)
-        if ours.get(name, "auto") != "auto" and not acts:
+        acts = any(lt[other] in values if values else lt[other] not in (False, "none") for other, values in others)
+        off = "none" if keys()[name].default == "none" else "auto"
+        if ours.get(name, off) not in ("auto", off) and not acts:
             wanted = [f"{other}={str(v).lower()}" for other, values in others for v in values] or [others[0][0]]
             raise UsageError(f"{name} acts only with {' or '.join(wanted)}")
 

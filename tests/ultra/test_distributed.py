@@ -1,5 +1,6 @@
 """In several processes every rank draws its own part of the stream, and the exposure counts what all of them saw."""
 
+import csv
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import LONG_TAIL, NAMES, TINY
 from gloo_trainer import KILL_AT, STOP_AFTER, WORKERS, GlooTrainer
+from test_epochs import trained
 from test_federated_labels import write_sources
 from ultralytics.utils import USER_CONFIG_DIR, YAML
 from ultralytics.utils.dist import find_free_network_port
@@ -182,6 +184,23 @@ def test_two_processes_that_died_and_were_resumed_go_on_with_their_streams(toy, 
     code, output = launch(2, {"resume": str(folder / "weights" / "last.pt")})
     assert code == 0, output[-5000:]
     check_run(folder, 2, plan, epochs=4)
+
+
+@pytest.mark.slow
+def test_metrics_by_bin_are_of_what_all_ranks_found(tmp_path):
+    """Without the images of the other rank half of the objects would count as missed."""
+    (weights, data), folder = trained(), tmp_path / "run"
+    gentle = {"model": str(weights), "lr0": 1e-4, "warmup_epochs": 0, "mosaic": 0.0, "close_mosaic": 0}
+    code, output = launch(2, keys_of(data, folder, epochs=1, recipe="rfs", **gentle))
+    assert code == 0, output[-5000:]
+    assert output.count("AP / AP50: all") == 1, "rank 0 alone evaluates"
+    with (folder / "results.csv").open() as f:
+        (row,) = csv.DictReader(f)
+    keys = {"data": str(data), "imgsz": 64, "plots": False, "device": "cpu", "project": str(tmp_path)}
+    report = api.val(str(folder / "weights" / "last.pt"), **keys, bootstrap=0)
+    for name, m in report.metrics.items():
+        assert float(row[f"lt/AR({name})"]) == pytest.approx(m["AR"], abs=0.05), name
+        assert m["AR"] > 0.5, "too few are found to tell"
 
 
 @pytest.mark.slow

@@ -203,7 +203,7 @@ def test_images_that_the_file_does_not_know_count_as_looked_through(folder):
 WRONG = {
     "of fewer classes": (index_of(names=NAMES[:2], positive=[[0]] * 5, negative=[[]] * 5), "is of 2 .* names 3"),
     "of classes in another order": (index_of(names=["alpha", "gamma", "b"]), "class 1 is 'gamma' there and 'beta' in"),
-    "of other images": (index_of(images=[f"{i}.jpg" for i in range(50, 55)]), "knows none of the 5 training images"),
+    "of other images": (index_of(images=[f"{i}.jpg" for i in range(50, 55)]), "knows none of the 5 images"),
     "of other labels": (index_of(positive=CLASSES[::-1]), r"does not fit the labels: \d of 5 .* the first: .* has "),
     "with an image twice": (index_of(images=["1.jpg", "1.jpg", *FILES[2:]]), "has the image '1.jpg' twice"),
     "missing": (None, "no such file"),

@@ -5,11 +5,13 @@ import csv
 import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 from conftest import LONG_TAIL, NAMES, write_yolo_set
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from shapely import Polygon
 from ultralytics import YOLO
 
 from yolo_lt import YOLOLT
@@ -18,7 +20,12 @@ from yolo_lt.evaluate import load_matches
 from yolo_lt.evaluate.metrics import precision_recall
 from yolo_lt.ultra.validator import VALIDATORS
 
-MODELS = {"detect": "yolov8n.yaml", "segment": "yolov8n-seg.yaml", "pose": "yolo11n-pose.yaml"}
+MODELS = {
+    "detect": "yolov8n.yaml",
+    "segment": "yolov8n-seg.yaml",
+    "pose": "yolo11n-pose.yaml",
+    "obb": "yolov8n-obb.yaml",
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +46,27 @@ def trained(tmp_path_factory):
     return get
 
 
+class TurnedEval(COCOeval):
+    """With the IoU of the polygons of boxes that have an angle."""
+
+    def computeIoU(self, image, category):
+        found = sorted(self._dts[image, category], key=lambda d: -d["score"])[: self.params.maxDets[-1]]
+        mine, theirs = ([polygon(x) for x in rows] for rows in (found, self._gts[image, category]))
+        return np.array([[a.intersection(b).area / a.union(b).area for b in theirs] for a in mine])
+
+
+def polygon(row):
+    (x, y, width, height), angle = row["bbox"], row["angle"]
+    return Polygon(cv2.boxPoints(((x + width / 2, y + height / 2), (width, height), float(np.degrees(angle)))))
+
+
 def oracle(gt, dets, max_det):
     """pycocotools' precision (T, R, K) and recall (T, K)."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = gt
         truth.createIndex()
-        e = COCOeval(truth, truth.loadRes(dets), "bbox")
+        e = (TurnedEval if "angle" in dets[0] else COCOeval)(truth, truth.loadRes(dets), "bbox")
         e.params.maxDets = [max_det]
         e.evaluate()
         e.accumulate()
@@ -63,6 +84,9 @@ def as_coco(truth, found):
     dets = [
         {"image_id": int(m), "category_id": int(c), "bbox": b.tolist(), "score": float(s)} for m, c, b, s in columns
     ]
+    for boxes, rows in ((truth, annotations), (found, dets)) if truth.angle is not None else ():
+        for row, angle in zip(rows, boxes.angle, strict=True):
+            row["angle"] = float(angle)
     return gt, dets
 
 
@@ -74,8 +98,8 @@ def test_report_equals_pycocotools_on_the_same_run(trained, tmp_path, monkeypatc
     seen = {}
     real = VALIDATORS[task].evaluation_input
 
-    def keep(self, names):
-        seen["input"] = real(self, names)
+    def keep(self, names, index=None):
+        seen["input"] = real(self, names, index=index)
         return seen["input"]
 
     monkeypatch.setattr(VALIDATORS[task], "evaluation_input", keep)
@@ -86,6 +110,7 @@ def test_report_equals_pycocotools_on_the_same_run(trained, tmp_path, monkeypatc
     assert len(dets) > 100
     precision, recall = oracle(gt, dets, max_det or 100)
     ours = precision_recall(report.matches)
+    assert report.iou_type == ("rotated box" if task == "obb" else "box")
     np.testing.assert_allclose(ours[0], precision, atol=1e-9)
     np.testing.assert_allclose(ours[1], recall, atol=1e-9)
     metrics = report.to_json()["metrics"]

@@ -1,4 +1,4 @@
-"""`yolo-lt val`: one Ultralytics validation, evaluated by frequency bin and written beside its own results."""
+"""`yolo-lt val`: one Ultralytics validation, or a file of detections, evaluated by frequency bin and written down."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,26 @@ from ultralytics.utils import LOGGER
 from yolo_lt import __version__
 from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.dataset.bins import Bins, frequency_bins
-from yolo_lt.errors import LTError, UsageError
+from yolo_lt.errors import LTError
 from yolo_lt.evaluate import Report, evaluate, save_matches
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
+from yolo_lt.evaluate.binned import class_sets
+from yolo_lt.evaluate.official import check_official, compare_official
 from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.files import csv_text, write_text
-from yolo_lt.report.tables import per_class_rows, report_text
+from yolo_lt.report.results import per_class_rows, report_text
 from yolo_lt.ultra import labels
+from yolo_lt.ultra.federated import index_for
+from yolo_lt.ultra.lost import IOU
+from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import bins_of, counts_of, find_lt
 from yolo_lt.ultra.validator import VALIDATORS
 
 
 def run_validation(
     model: Any, validate: Callable[..., Any], lt: dict[str, Any], rule: Any, theirs: dict[str, Any]
-) -> Report:
-    """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw.
+) -> tuple[Report, Path]:
+    """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw; nothing is written yet.
 
     Args:
         model: The YOLOLT.
@@ -39,12 +46,14 @@ def run_validation(
         rule: `bins=` if it was given, which then wins over the bins of the training; else None.
         theirs: Ultralytics' keys.
 
+    Returns:
+        The report, and Ultralytics' folder for it.
+
     Raises:
-        UsageError: Oriented boxes.
+        UsageError: A protocol that the data do not suit, or without an official package if that is asked for.
         LTError: Bad data, or another class count than the checkpoint's.
     """
-    if model.task not in VALIDATORS:
-        raise UsageError(f"'val' of task {model.task} is not in this version yet: {', '.join(VALIDATORS)} are")
+    check_official(lt["protocol"], lt["official"], turned=model.task == "obb")
     weights = Path(str(getattr(model, "ckpt_path", None) or model.model_name))
     split = theirs.get("split") or "val"
     data = labels.load_data(theirs.get("data") or model.overrides.get("data"), split, lt["allow_download"])
@@ -53,26 +62,60 @@ def run_validation(
     bins, counts = find_bins(weights, data, rule, model.task)
     names = labels.class_names(data)
     conf = DEPLOYED if lt["thresholds"] == "none" else read_thresholds(lt["thresholds"], names, DEPLOYED)
-    labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently here either
+    scanned = labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently
+    index = index_for(lt["protocol"], scanned, data, lt["federated"], split)
 
     made: list[Any] = []
 
     def keep(**kw: Any) -> Any:  # Ultralytics forgets the validator it makes
         made.append(VALIDATORS[model.task](**kw))
+        made[0].counts_lost = True
         return made[0]
 
     validate(validator=keep, **{**theirs, "data": data["yaml_file"]})
     validator = made[0]
-    truth, found = validator.evaluation_input(names)
+    truth, found = validator.evaluation_input(names, index=index)
+    context = {**_context(validator, weights, data, split), **_per_class(counts)}
+    report = evaluated(truth, found, lt, bins, theirs.get("max_det"), context, conf)
+    errors = {**(report.errors or {}), "lost": _lost(validator, bins)}
+    return replace(report, errors=errors), Path(validator.save_dir)
+
+
+def evaluated(
+    truth: GroundTruth,
+    found: Detections,
+    lt: dict[str, Any],
+    bins: Bins | None,
+    max_det: int | None,
+    context: dict[str, Any],
+    conf: float | np.ndarray = DEPLOYED,
+) -> Report:
+    """The report, with the official package's word if it is asked for."""
+    hierarchy = None if lt["hierarchy"] == "none" else lt["hierarchy"]
     report = evaluate(
         *(truth, found, lt["protocol"], bins),
-        max_det=theirs.get("max_det"),
+        max_det=max_det,
         bootstrap=lt["bootstrap"],
-        context={**_context(validator, weights, data, split), **_per_class(counts)},
+        context=context,
         conf=conf,
+        hierarchy=hierarchy,
     )
-    write_report(validator.save_dir, report)
-    return report
+    if not lt["official"]:
+        return report
+    return replace(report, official=compare_official(lt["protocol"], truth, found, report.max_det or 0))
+
+
+def _lost(validator: Any, bins: Bins) -> dict[str, Any] | None:
+    """The `lost` entry of `errors`: objects that the network saw and NMS or max_det took away, by bin."""
+    if validator.lost is None:
+        return None
+    counts, args = validator.lost.counts, validator.args
+    entry: dict[str, Any] = {"iou": IOU, "conf": args.conf, "nms_iou": args.iou, "max_det": args.max_det}
+    for name, classes in class_sets(np.arange(counts.shape[1]), bins).items():
+        total, seen, after_nms, after_cap = (int(n) for n in counts[:, classes].sum(axis=1))
+        lost = {"lost_to_nms": seen - after_nms, "lost_to_max_det": after_nms - after_cap}
+        entry[name] = {"n_gt": total, "never_seen": total - seen, **lost}
+    return entry
 
 
 def find_bins(weights: Path, data: dict[str, Any], rule: Any, task: str) -> tuple[Bins, tuple[np.ndarray, np.ndarray]]:
@@ -125,9 +168,12 @@ def _per_class(counts: tuple[np.ndarray, np.ndarray]) -> dict[str, dict[int, int
 
 
 def write_report(folder: Path, report: Report) -> None:
-    """Write report.json, matches.npz and per_class.csv, and show the table by bin."""
+    """Write report.json, matches.npz and per_class.csv, and show the tables by bin."""
     content = report.to_json()
+    folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     save_matches(folder / "matches.npz", report.matches, content["gt_sha256"])
     write_text(folder / "per_class.csv", csv_text(per_class_rows(content)))
+    for sentence in report.warnings:
+        LOGGER.warning(f"{PREFIX}{sentence}")
     LOGGER.info(f"\n{report_text(content)}\n\nreport.json, matches.npz and per_class.csv are in {folder}")

@@ -13,28 +13,37 @@ import numpy as np
 from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, from_known_classes, from_lvis, load
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
-from yolo_lt.ultra.labels import class_names
+from yolo_lt.ultra.labels import class_names, stats_of
 
 UNFIT = 0.05  # share of labels that an index may not know before it is taken for one of other images or classes
 
 
 def read_index(
-    im_files: Sequence[str], stats: ClassStats, data: dict[str, Any], federated: bool | str, single_cls: bool = False
+    im_files: Sequence[str],
+    stats: ClassStats,
+    data: dict[str, Any],
+    federated: bool | str,
+    single_cls: bool = False,
+    split: str = "train",
 ) -> tuple[FederatedIndex | None, list[str]]:
     """The index of these images, and sentences about it; None if nothing asks for one.
 
     Args:
-        im_files: Paths of the training images, N.
+        im_files: Paths of the images, N.
         stats: Their classes.
-        data: The parsed data YAML: `federated`, an index or LVIS annotations, or `known_classes`.
+        data: The parsed data YAML: `federated`, an index or LVIS annotations, or one for each split; or
+            `known_classes`.
         federated: The key: "auto", a path, or a bool.
         single_cls: Ultralytics' key.
+        split: Whose images they are.
 
     Raises:
         UsageError: `federated=true` and nothing to read, or an index beside `single_cls`.
         LTError: An index that cannot be read or is of other images or classes, or a bad `known_classes`.
     """
     named, known = data.get("federated"), data.get("known_classes")
+    if isinstance(named, dict):
+        named = named.get(split)
     if federated is False:
         return None, []
     paths, given = [_posix(f) for f in im_files], isinstance(federated, str) and federated != "auto"
@@ -53,6 +62,34 @@ def read_index(
     return None, []
 
 
+def index_for(
+    protocol: str, dataset: Any, data: dict[str, Any], federated: bool | str, split: str = "val"
+) -> FederatedIndex | None:
+    """What was looked for in the images of a validation split, for the protocols that ask for it; else None.
+
+    Args:
+        protocol: The protocol.
+        dataset: Ultralytics' data set of the split.
+        data: The parsed data YAML.
+        federated: The key; false speaks of training alone, as in recipe=baseline.
+        split: Which split it is; the holdout is of train.
+
+    Raises:
+        UsageError: The protocol needs it, and nothing says it.
+        LTError: As `read_index`.
+    """
+    if protocol == "coco":
+        return None
+    files = [label["im_file"] for label in dataset.labels]
+    index, _ = read_index(files, stats_of(dataset.labels, data), data, federated or "auto", split=split)
+    if index is None:
+        raise UsageError(
+            f"protocol={protocol} needs to know which classes were looked for in the validation images: name a "
+            f"federated index or LVIS annotations by federated=FILE or in {_yaml(data)}, or use protocol=coco"
+        )
+    return index
+
+
 def _of_file(path: Path, paths: list[str], stats: ClassStats) -> tuple[FederatedIndex, list[str]]:
     read = from_lvis(path) if path.suffix == ".json" else load(path)
     if len(read.classes) != stats.num_classes:
@@ -63,7 +100,7 @@ def _of_file(path: Path, paths: list[str], stats: ClassStats) -> tuple[Federated
         raise LTError(f"federated={path}: class {c} is '{read.classes[c]}' there and '{stats.names[c]}' in the YAML")
     index, missing = read.align(paths)
     if missing == len(paths):
-        raise LTError(f"federated={path} knows none of the {len(paths)} training images, such as {paths[0]}")
+        raise LTError(f"federated={path} knows none of the {len(paths)} images, such as {paths[0]}")
     _check_labels(index, stats, path)
     notes = [f"WARNING: {missing} of {len(paths)} images are not in {path}: they count as labelled for every class"]
     return index, [_what(index, str(path)), *(notes if missing else [])]
