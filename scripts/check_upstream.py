@@ -24,6 +24,9 @@ TESTS = (
     "tests/ultra/test_scaling.py",
     "tests/ultra/test_predictor.py",
     "tests/ultra/test_export.py",
+    "tests/ultra/test_validator.py",
+    "tests/ultra/test_epochs.py",
+    "tests/ultra/test_lost.py",
     "tests/parity/test_neutrality.py",
     "tests/parity/test_onnx.py",
 )

@@ -225,6 +225,27 @@ def test_validation_passes_postprocess_update_metrics_and_scale():
         assert argument in call, f"seam 8: Ultralytics no longer validates with {argument}; ours would differ"
 
 
+def test_metrics_of_an_epoch_come_from_the_validators_stats_and_stand_in_a_fixed_order():
+    code = source(BaseTrainer._setup_train)
+    assert 'self.validator.metrics.keys + self.label_loss_items(prefix="val")' in code, "seam 8: a skipped epoch's row"
+    assert 'metrics.pop("fitness"' in source(BaseTrainer.validate), "seam 8: fitness no longer comes with the stats"
+    assert "{**stats, **trainer.label_loss_items(" in source(BaseValidator.__call__), "seam 8: the order of a row"
+    call = source(BaseValidator.__call__)
+    assert call.index("self.gather_stats()") < call.index("self.get_stats()"), "seam 8: stats before they are gathered"
+    for name in ("gather_stats", "get_stats", "preprocess"):
+        assert name in vars(DetectionValidator), f"seam 8: DetectionValidator has no {name} of its own"
+
+
+def test_nms_gives_the_best_first_so_that_max_det_is_a_cut():
+    raw = torch.rand(2, 4 + 3, 400, generator=torch.Generator().manual_seed(0)) * 60
+    raw[:, 4:] /= 60
+    kw = {"nc": 3, "multi_label": True, "max_time_img": 1e6}
+    few, many = (non_max_suppression(raw.clone(), 0.2, 0.7, max_det=n, **kw) for n in (5, 30_000))
+    for a, b in zip(few, many, strict=True):
+        assert len(b) > 5, "a test on fewer boxes shows nothing"
+        assert torch.equal(a, b[:5]), "seam 8: NMS with a larger max_det begins otherwise"
+
+
 def test_predictors_take_one_calls_settings_and_pass_postprocess():
     predict = source(Model.predict)
     handover = predict.index("self.predictor.set_prompts(prompts)")

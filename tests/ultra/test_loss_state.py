@@ -195,7 +195,7 @@ def test_the_ratio_by_bin_is_in_every_row_of_results_csv(whole):
                 ratio = np.mean([whole.ratios[epoch][branch][c] for c in getattr(whole.bins, name)])
                 assert 0 < ratio < 1, "at its limit it would say nothing"
                 assert values[f"lt/grad_ratio{suffix}({name})"] == pytest.approx(ratio, rel=1e-5)
-    assert sum(name.startswith("lt/") for name in header) == 6
+    assert sum(name.startswith("lt/grad_ratio") for name in header) == 6
 
 
 @pytest.mark.slow

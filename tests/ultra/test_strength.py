@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from yolo_lt.calibrate import CALIBRATORS
-from yolo_lt.evaluate.matching import Detections, GroundTruth, match
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
+from yolo_lt.evaluate.matching import match
 from yolo_lt.evaluate.operating import best_common_f1
 from yolo_lt.ultra import strength
 from yolo_lt.ultra.strength import assign_folds, best, gather_evidence, level_of, logits_of, make_map, mean_ap, search

@@ -12,7 +12,8 @@ from ultralytics.nn.tasks import load_checkpoint
 from ultralytics.utils import LOGGER
 
 from yolo_lt.calibrate import CALIBRATORS, Affine
-from yolo_lt.evaluate.matching import Detections, GroundTruth, match
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
+from yolo_lt.evaluate.matching import match
 from yolo_lt.files import copy_file
 from yolo_lt.ultra import calibrated, strength
 from yolo_lt.ultra.calibration_job import Job, say

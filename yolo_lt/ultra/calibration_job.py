@@ -17,7 +17,7 @@ from ultralytics.utils import LOGGER
 from yolo_lt.calibrate import CALIBRATORS, Affine
 from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.errors import LTError, UsageError
-from yolo_lt.evaluate.matching import Detections, GroundTruth
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.files import copy_file
 from yolo_lt.ultra import calibrated, labels
 from yolo_lt.ultra.args import check_classes

@@ -11,8 +11,9 @@ from ultralytics.utils import LOGGER
 from yolo_lt.calibrate import Affine
 from yolo_lt.calibrate.thresholds import choose_thresholds, write_thresholds
 from yolo_lt.evaluate import deployed
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.evaluate.budget import budget_matches
-from yolo_lt.evaluate.matching import Detections, GroundTruth, Matches, match
+from yolo_lt.evaluate.matching import Matches, match
 from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.evaluate.store import ground_truth_sha256, save_matches
 from yolo_lt.files import csv_text, write_text

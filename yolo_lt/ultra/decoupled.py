@@ -13,7 +13,8 @@ from yolo_lt.errors import UsageError
 from yolo_lt.ultra.runfiles import find_lt
 
 FOLDER = "head"
-SHARED = ("bins", "epoch_length", "allow_download", "debug")  # of our keys: both stages; holdout is stage one's
+# Of our keys: both stages; holdout is stage one's.
+SHARED = ("bins", "epoch_length", "protocol", "hierarchy", "select", "allow_download", "debug")
 STAGE_ONE_ONLY = (  # of Ultralytics' keys: stage two has its own schedule, from cfg/finetune-head.yaml
     *("epochs", "optimizer", "lr0", "lrf", "cos_lr", "momentum", "weight_decay", "close_mosaic", "patience"),
     *("warmup_epochs", "warmup_momentum", "warmup_bias_lr"),

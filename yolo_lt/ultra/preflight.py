@@ -15,6 +15,8 @@ from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.augment import read_policy
 from yolo_lt.ultra.bank import choose
+from yolo_lt.ultra.epochs import check_select, classes_in
+from yolo_lt.ultra.federated import index_for
 from yolo_lt.ultra.holdout import plan_split
 
 PREFIX = colorstr("yolo-lt: ")
@@ -54,6 +56,10 @@ def plan_data(
             raise UsageError("cls_pw cannot act beside cls_loss, box_weight or federated labels: use one of them")
         _check_changes(plan, scans[0], ~apart, theirs, seed)
         scans += [labels.scan(parsed, split, task, theirs, empty=True) for split in splits]
+        if splits:
+            _check_epochs(plan, scans, apart if recorded else None, parsed)
+            if lt.get("stage_two") and apart.any():  # stage two will compare its epochs on the holdout
+                _check_epochs(plan, scans, apart, parsed)
     except LTError:
         for scanned in scans:
             scanned.forget()
@@ -63,6 +69,14 @@ def plan_data(
     if theirs.get("fraction", 1) not in (1, 1.0, None):
         LOGGER.warning(f"{PREFIX}{_fraction_text(plan, theirs['fraction'])}")
     return plan
+
+
+def _check_epochs(plan: Plan, scans: list[labels.LabelScan], held: np.ndarray | None, data: dict[str, Any]) -> None:
+    """Refuse a choice of best.pt, or a protocol, for which the images that epochs are compared on do not suffice."""
+    shown = scans[-1].labels if held is None else [scans[0].labels[i] for i in np.flatnonzero(held)]
+    check_select(plan.keys["select"], plan.bins, classes_in(shown, plan.stats.num_classes))
+    split = ("val", scans[-1]) if held is None else ("train", scans[0])
+    index_for(plan.keys["protocol"], split[1], data, plan.keys["federated"], split[0])
 
 
 def _fraction_text(plan: Plan, fraction: float) -> str:

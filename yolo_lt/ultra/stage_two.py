@@ -46,6 +46,9 @@ class HeadMixin(LTMixin):
         lt = find_lt(Path(self.args.lt["head_of"]))
         return super()._recorded_holdout() or (lt["holdout"] if lt else None)
 
+    def _compared_on(self) -> str:
+        return "train" if self.held else super()._compared_on()
+
     def build_dataset(self, img_path: str, mode: str = "train", batch: int | None = None) -> Any:
         """As in stage one; but epochs are compared on the holdout, if there is one."""
         if mode == "val" and self.held:

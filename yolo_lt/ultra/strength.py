@@ -11,8 +11,9 @@ import numpy as np
 from yolo_lt.balance.sampling import repeat_factors
 from yolo_lt.calibrate import CALIBRATORS, Affine, logit_affine
 from yolo_lt.dataset.stats import ClassStats
+from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.evaluate.budget import budget_matches
-from yolo_lt.evaluate.matching import Detections, GroundTruth, Matches, match
+from yolo_lt.evaluate.matching import Matches, match
 from yolo_lt.evaluate.metrics import METRICS, class_metrics
 from yolo_lt.evaluate.operating import best_common_f1
 from yolo_lt.ultra.maps import mean_and_std

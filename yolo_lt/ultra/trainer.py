@@ -15,6 +15,7 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import DEFAULT_CFG, LOGGER, RANK
 from ultralytics.utils.torch_utils import unwrap_model
 
+from yolo_lt import config
 from yolo_lt.balance import exposure
 from yolo_lt.balance.losses.guided import ratio_columns
 from yolo_lt.balance.plan import Plan
@@ -24,12 +25,15 @@ from yolo_lt.report.tables import acted_text, epoch_text, plan_text, start_text
 from yolo_lt.ultra.changes import draw_pasted, make_changes
 from yolo_lt.ultra.criterion import ClassificationLoss, install_planned
 from yolo_lt.ultra.dataset import BalancedDataset
+from yolo_lt.ultra.epochs import EpochMetrics, classes_in
+from yolo_lt.ultra.federated import index_for
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
 from yolo_lt.ultra.loss_state import drop_old_states, load_state, save_state
 from yolo_lt.ultra.masks import AnnotationMask
 from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import find_lt, write_plan
+from yolo_lt.ultra.validator import VALIDATORS
 
 if TYPE_CHECKING:  # the mixin comes before each task's own trainer
     from ultralytics.models.yolo.detect import DetectionTrainer as _Trainer
@@ -43,6 +47,7 @@ class LTMixin(_Trainer):
     With `sampler=none` and `cls_loss=bce` (recipe=baseline) nothing is installed and training is stock, bit for bit.
     """
 
+    metrics: dict[str, Any]
     last: Path
     best: Path
     plan: Plan
@@ -135,6 +140,10 @@ class LTMixin(_Trainer):
             self.counted = exposure.Exposure(self.plan)
         if self.plan.reweighs:
             self._install_losses()
+        if RANK in {-1, 0}:  # what a skipped validation writes; always in the order of a real one
+            losses = self.label_loss_items(prefix="val")
+            keys = [*self.validator.metrics.keys, *self.validator.of_epochs.columns, *losses]
+            self.metrics = {**dict.fromkeys(keys, 0), **self.metrics}
         if self.ema:  # the copy would validate with our loss and frozen state; stock BCE stays comparable
             self.ema.ema.criterion = None
         if RANK in {-1, 0}:
@@ -234,13 +243,37 @@ class LTMixin(_Trainer):
         return saved
 
     def get_validator(self) -> Any:
-        """Ultralytics' validator of the task; it checks its arguments again and knows no `lt`."""
+        """Ours of the task, made as Ultralytics makes its own, whose arguments know no `lt`."""
         lt = self.args.lt
         del self.args.lt
         try:
-            return super().get_validator()
+            theirs = super().get_validator()
+            kw = {"dataloader": theirs.dataloader, "save_dir": theirs.save_dir, "args": theirs.args}
+            validator = VALIDATORS[self.args.task](**kw, _callbacks=self.callbacks)
         finally:
             self.args.lt = lt
+        if RANK in {-1, 0}:
+            validator.of_epochs = self._epoch_metrics(theirs.dataloader.dataset)
+        return validator
+
+    def _compared_on(self) -> str:
+        """The split of the images on which epochs are compared."""
+        return "val"
+
+    def _epoch_metrics(self, dataset: Any) -> EpochMetrics:
+        """What is evaluated by bin after every epoch, on the images of `dataset`."""
+        lt = {**config.resolve({}), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
+        names = list(self.plan.stats.names)
+        return EpochMetrics(
+            names=names,
+            bins=self.plan.bins,
+            evaluated=classes_in(dataset.labels, len(names)),
+            index=index_for(lt["protocol"], dataset, self.data, lt["federated"], self._compared_on()),
+            protocol=lt["protocol"],
+            max_det=lt.get("max_det"),
+            select=lt["select"],
+            hierarchy=None if lt["hierarchy"] == "none" else lt["hierarchy"],
+        )
 
 
 class LTDetectionTrainer(LTMixin, DetectionTrainer):
