@@ -15,7 +15,7 @@ from yolo_lt import api, config
 from yolo_lt.dataset.demo import TRAIN, generate
 from yolo_lt.evaluate import Report
 from yolo_lt.evaluate.compare import paired_difference
-from yolo_lt.report.tables import comparison_text
+from yolo_lt.report.results import comparison_text
 
 RUNS = {"stock": {"recipe": "baseline"}, "balanced": {"recipe": "rfs", "epoch_length": "fixed"}}
 HOLDOUT = 0.1  # of the training images: what calibrate chooses on
