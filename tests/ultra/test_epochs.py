@@ -199,8 +199,8 @@ class Tracker:
     def log_metrics(self, metrics, step):
         self.logged.append((step, metrics))
 
-    def log(self, metrics, commit=True):
-        self.logged.append((metrics.get("epoch", 0) - 1, metrics))
+    def log(self, metrics, step=None, commit=True):  # releases differ in where they say the epoch
+        self.logged.append((metrics.get("epoch", 0) - 1 if step is None else step - 1, metrics))
 
     def init(self, **kw):
         self.run = self
