@@ -1,5 +1,7 @@
 """Confident false positives and missed objects per image, against a brute-force count."""
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,3 +110,13 @@ def test_hundreds_of_false_positives_are_all_counted():
     """No cap per image: COCO's 100 detections would make a crowded image look like any other."""
     dets = [(0, 1, (float(i), 0.0, 10.0, 10.0), 0.5) for i in range(300)]
     assert hard_cases(truth([(0, 2, B)]), found(dets), np.array([2]))[0].tolist() == [300, 0, 0, 0]
+
+
+def test_turned_boxes_are_compared_as_they_lie():
+    """Two long boxes that cross hardly overlap, though they are equal before they are turned."""
+    box, angles = (10, 40, 80, 10), [np.pi / 4, -np.pi / 4]
+    gt = replace(truth([(0, 2, box), (1, 2, box)]), angle=np.array(angles))
+    dets = found([(0, 2, box, 0.9), (1, 2, box, 0.9)])
+    for turned, expected in ((angles, [0, 0, 0, 0]), (angles[::-1], [1, 1, 0, 0])):
+        false, missed = hard_cases(gt, replace(dets, angle=np.array(turned)), np.array([2]))
+        assert (false.tolist(), missed.tolist()) == (expected, expected)

@@ -100,16 +100,16 @@ def test_the_own_schedule_learns_where_auto_does_not_move(checkpoint, tmp_path, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["branch", "last"])
-def test_hard_images_of_a_pose_set_with_several_classes(checkpoint, sets, tmp_path, part):
+@pytest.mark.parametrize(("part", "task"), [("branch", "pose"), ("last", "pose"), ("branch", "obb")])
+def test_hard_images_of_a_set_with_several_classes(checkpoint, sets, tmp_path, part, task):
     keys = {"strategy": "hard", "head_part": part, "cls_loss": "eqfl"}
-    trainer = cached_run(checkpoint("yolo11n-pose.yaml"), sets("pose"), tmp_path, **keys)
+    trainer = cached_run(checkpoint(f"yolo11n-{task}.yaml"), sets(task), tmp_path, **keys)
     assert (trainer.save_dir / "mined.csv").is_file()
     loss = trainer.losses["one2many"]
     assert loss.batches > 0, "the loss does not act on cached features"
     assert loss.gain != 1
     assert loss.loss.negative.min() > 0
-    changed = moved(checkpoint("yolo11n-pose.yaml"), trainer.last)
+    changed = moved(checkpoint(f"yolo11n-{task}.yaml"), trainer.last)
     assert changed
     assert all(".cv3." in k for k in changed)
 
