@@ -116,9 +116,14 @@ def best_of_groups(dets: Detections, group: np.ndarray, bound: int, size: int) -
         bound: Groups there can be.
         size: How many of a group stay; 0: all.
     """
+    kept = best_positions(dets.score, group, bound, size)
+    return dets if len(kept) == len(group) else take(dets, kept)
+
+
+def best_positions(score: np.ndarray, group: np.ndarray, bound: int, size: int) -> np.ndarray:
+    """Positions of what `best_of_groups` keeps, rising."""
     if not size or not len(group) or np.bincount(group, minlength=bound).max() <= size:
-        return dets
-    order = np.argsort(-dets.score, kind="stable")
+        return np.arange(len(group))
+    order = np.argsort(-score, kind="stable")
     order = order[stable_argsort(group[order], bound)]
-    kept = order[run_ranks(run_starts(group[order]), len(order)) < size]
-    return take(dets, np.sort(kept))
+    return np.sort(order[run_ranks(run_starts(group[order]), len(order)) < size])

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from yolo_lt.evaluate.arrays import Detections, GroundTruth, run_ranks, run_starts, stable_argsort, take
-from yolo_lt.evaluate.matching import Truth, among, assign
+from yolo_lt.evaluate.arrays import Detections, GroundTruth, best_positions, run_starts, stable_argsort, take
+from yolo_lt.evaluate.matching import Truth, among, assign, counting_order
 from yolo_lt.evaluate.overlaps import Pairs, overlapping
 
 FOREGROUND = 0.5  # IoU of a match, and of lying on a box of another class
@@ -96,13 +96,8 @@ def scene(gt: GroundTruth, dets: Detections, max_det: int = 0) -> Scene:
 
 def _counting_order(gt: GroundTruth, dets: Detections, max_det: int) -> np.ndarray:
     """Positions of the listed among the best `max_det` of every image, in counting order."""
-    order = np.argsort(-dets.score, kind="stable")
-    order = order[stable_argsort(dets.image[order], len(gt.image_ids))]
-    if max_det:
-        order = order[run_ranks(run_starts(dets.image[order]), len(order)) < max_det]
-    order = order[dets.cls[order] >= 0]
-    order = order[np.argsort(-dets.score[order], kind="stable")]
-    return order[stable_argsort(dets.cls[order], len(gt.category_ids))]
+    kept = best_positions(dets.score, dets.image, len(gt.image_ids), max_det)
+    return kept[counting_order(take(dets, kept), len(gt.image_ids), len(gt.category_ids))]
 
 
 def _taken(pairs: Pairs, truth: Truth, num_dets: int) -> np.ndarray:

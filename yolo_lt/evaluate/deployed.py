@@ -11,7 +11,7 @@ from yolo_lt.evaluate.binned import Sets
 from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval
 from yolo_lt.evaluate.matching import Matches
-from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
+from yolo_lt.evaluate.metrics import METRICS, class_metrics, named, set_means
 from yolo_lt.evaluate.operating import calibration_error, rates, shown_per_image
 
 RATES = ("precision", "recall", "F1")
@@ -22,7 +22,7 @@ def average_precision(matches: Mapping[int, Matches], sets: Sets) -> dict[int, d
     found = {}
     for budget, of_one in matches.items():
         means = set_means(class_metrics(of_one), list(sets.values()))
-        found[budget] = {name: _named(METRICS, row) for name, row in zip(sets, means, strict=True)}
+        found[budget] = {name: named(METRICS, row) for name, row in zip(sets, means, strict=True)}
     return found
 
 
@@ -32,7 +32,7 @@ def operating_point(matches: Matches, sets: Sets, conf: float | np.ndarray) -> d
     for name, classes in sets.items():
         counts = shown_per_image(matches, classes, conf).sum(1)
         sizes = dict(zip(("n_right", "n_det", "n_gt"), counts.astype(int).tolist(), strict=True))
-        entries[name] = {**_named(RATES, rates(counts)), **sizes}
+        entries[name] = {**named(RATES, rates(counts)), **sizes}
     return entries
 
 
@@ -45,17 +45,13 @@ def rates_intervals(
     counts = np.stack([shown_per_image(matches, classes, conf) for classes in sets.values()])
     drawn = [rates((counts @ w).T) for w in image_weights(len(matches.image_ids), replicates, seed)]
     bounds = percentile_interval(np.array(drawn))
-    intervals: dict[str, dict[str, Any] | None] = {}
-    for i, name in enumerate(sets):
-        of_set = bounds[:, :, i].T
-        intervals[name] = {r: None if np.isnan(b).any() else b.tolist() for r, b in zip(RATES, of_set, strict=True)}
-    return intervals
+    return {name: named(RATES, bounds[:, :, i].T) for i, name in enumerate(sets)}
 
 
 def calibration_errors(matches: Matches, sets: Sets) -> dict[str, dict[str, float | None]]:
     """Expected calibration error of each set of classes, and over how many detections."""
     found = {name: calibration_error(matches, classes) for name, classes in sets.items()}
-    return {name: {**_named(("ECE",), np.array([e])), "n_det": n} for name, (e, n) in found.items()}
+    return {name: {**named(("ECE",), np.array([e])), "n_det": n} for name, (e, n) in found.items()}
 
 
 def change_of_ap(
@@ -102,7 +98,3 @@ def _changes(names: tuple[str, ...], values: np.ndarray, bounds: np.ndarray, rep
     """Each change as [value, low, high], without replicates as [value]; None where there is none."""
     rows = np.vstack([values, bounds])[: 3 if replicates else 1].T
     return {name: None if np.isnan(row[0]) else row.tolist() for name, row in zip(names, rows, strict=True)}
-
-
-def _named(names: tuple[str, ...], values: np.ndarray) -> dict[str, float | None]:
-    return {name: None if np.isnan(v) else float(v) for name, v in zip(names, values, strict=True)}

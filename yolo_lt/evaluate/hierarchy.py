@@ -144,3 +144,8 @@ def _spread_keys(keys: np.ndarray | None, start: np.ndarray, end: np.ndarray, cl
     image, cls = np.divmod(keys, classes)
     source, cls = _spread(cls, start, end, classes)
     return np.unique(image[source] * classes + cls)
+
+
+def expanded(gt: GroundTruth, path: str | os.PathLike | None) -> GroundTruth:
+    """The truth expanded by the hierarchy in a file; as it is without one."""
+    return gt if path is None else expand(gt, read_hierarchy(path), gt.labels or gt.names)

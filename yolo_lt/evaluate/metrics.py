@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -288,3 +288,8 @@ def set_means(values: np.ndarray, sets: Sequence[np.ndarray]) -> np.ndarray:
     sums = np.array([filled[s].sum(axis=0) for s in sets]).reshape(-1, values.shape[1])
     counts = np.array([known[s].sum(axis=0) for s in sets]).reshape(-1, values.shape[1])
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def named(names: Sequence[str], values: np.ndarray) -> dict[str, Any]:
+    """Names to numbers, or to pairs of numbers; None for NaN."""
+    return {name: None if np.isnan(v).any() else v.tolist() for name, v in zip(names, values, strict=True)}

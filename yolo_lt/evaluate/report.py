@@ -15,7 +15,7 @@ from yolo_lt.evaluate import protocols
 from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.evaluate.binned import ALL_BINS, ROWS, class_sets, find_bins
 from yolo_lt.evaluate.columns import Source
-from yolo_lt.evaluate.hierarchy import expand, read_hierarchy
+from yolo_lt.evaluate.hierarchy import expanded
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.evaluate.read import read_detections, read_ground_truth
@@ -139,12 +139,11 @@ def evaluate(
     _check_choices(protocol, max_det, bootstrap, seed, context or {})
     truth = gt if isinstance(gt, GroundTruth) else read_ground_truth(gt)
     found = dets if isinstance(dets, Detections) else read_detections(dets, truth)
-    if hierarchy is not None:
-        truth = expand(truth, read_hierarchy(hierarchy), truth.labels or truth.names)
+    truth = expanded(truth, hierarchy)
     if np.shape(conf) not in ((), (len(truth.category_ids),)):
         raise UsageError(f"conf has {np.size(conf)} numbers for {len(truth.category_ids)} categories.")
     in_ids = find_bins(bins, truth)
-    cap = protocols.PROTOCOLS[protocol].cap if max_det is None else max_det
+    cap = protocols.cap_of(protocol, max_det)
     sets = class_sets(truth.category_ids, in_ids)
     chosen = protocols.choose(protocol, truth, found, cap)
     errors = why(protocol, chosen, cap, sets, in_ids, conf) if explain else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from yolo_lt.evaluate.confusion import confusion
 from yolo_lt.evaluate.deployed import calibration_errors, operating_point, rates_intervals
 from yolo_lt.evaluate.errors import error_shares
 from yolo_lt.evaluate.matching import Matches
-from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
+from yolo_lt.evaluate.metrics import METRICS, class_metrics, named, set_means
 from yolo_lt.evaluate.operating import ECE_BINS, ECE_FLOOR
 from yolo_lt.evaluate.pool import scored
 from yolo_lt.evaluate.protocols import Chosen
@@ -121,11 +121,6 @@ def gt_per_class(matches: Matches) -> np.ndarray:
     """Ground-truth boxes that count, per class, shape (C,), int64."""
     size = len(matches.category_ids)
     return np.bincount(matches.gt_class, weights=matches.gt_count, minlength=size).astype(np.int64)
-
-
-def named(names: Sequence[str], values: np.ndarray) -> dict[str, Any]:
-    """Names to numbers, or to pairs of numbers; None for NaN."""
-    return {name: None if np.isnan(v).any() else v.tolist() for name, v in zip(names, values, strict=True)}
 
 
 def _rows() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from yolo_lt.dataset.federated import FederatedIndex
 from yolo_lt.errors import LTError
 from yolo_lt.evaluate import protocols
 from yolo_lt.evaluate.binned import ROWS, class_sets
-from yolo_lt.evaluate.hierarchy import expand, read_hierarchy
+from yolo_lt.evaluate.hierarchy import expanded
 from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.evaluate.sections import by_bin
 
@@ -111,17 +111,14 @@ class EpochMetrics:
     def added_to(self, stats: dict[str, Any], validator: LTDetectionValidator) -> dict[str, Any]:
         """Ultralytics' metrics and fitness with ours."""
         truth, found = validator.evaluation_input(self.names, index=self.index)
-        if self.hierarchy:
-            truth = expand(truth, read_hierarchy(self.hierarchy), truth.names)
-        cap = protocols.PROTOCOLS[self.protocol].cap if self.max_det is None else self.max_det
+        truth, cap = expanded(truth, self.hierarchy), protocols.cap_of(self.protocol, self.max_det)
         matches = protocols.run(self.protocol, truth, found, cap)
         metrics = by_bin(matches, class_sets(truth.category_ids, self.bins), 0, 0)[0]
         ours = {f"lt/{m}({row})": (metrics[row] or {}).get(m) for row in ROWS for m in METRICS}
         stats = {**stats, **{name: ours[name] or 0.0 for name in self.columns}}
         if self.select in SELECTIONS:
             stats["fitness"] = fitness(self.select, metrics)
-        head = "one2one" if validator.end2end else "one2many"
-        LOGGER.info(f"{colorstr('yolo-lt: ')}{epoch_text(metrics, self.protocol, head)}")
+        LOGGER.info(f"{colorstr('yolo-lt: ')}{epoch_text(metrics, self.protocol, validator.head_measured)}")
         return stats
 
 

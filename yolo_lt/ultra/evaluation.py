@@ -151,7 +151,7 @@ def _context(validator: Any, weights: Path, data: dict[str, Any], split: str) ->
         "imgsz": validator.args.imgsz,
         "conf": validator.args.conf,
         "nms_iou": validator.args.iou,
-        "head_measured": "one2one" if validator.end2end else "one2many",
+        "head_measured": validator.head_measured,
         "versions": {
             "yolo_lt": __version__,
             "ultralytics": ultralytics.__version__,

@@ -48,7 +48,7 @@ class MapMixin(LTDetectionValidator):
         self.head = model.model.model[-1]
         self.head.register_forward_pre_hook(self._keep_input)
         self.logits: list[Tensor] = []
-        measured = "one2one" if self.end2end else "one2many"
+        measured = self.head_measured
         levels = {n: getattr(self.head, attr, None) for n, attr in BRANCHES.items()}
         if measured == "one2one" and levels["one2one"] is None:  # fused: it has taken the other's place
             levels = {"one2one": levels["one2many"]}

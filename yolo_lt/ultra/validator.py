@@ -45,6 +45,11 @@ class LTDetectionValidator(DetectionValidator):
     counts_lost = False
     of_epochs: EpochMetrics | None = None
 
+    @property
+    def head_measured(self) -> str:
+        """The branch whose detections these are."""
+        return "one2one" if self.end2end else "one2many"
+
     def init_metrics(self, model: torch.nn.Module) -> None:
         """Start an empty collection."""
         super().init_metrics(model)

@@ -63,6 +63,11 @@ def protocol_of(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def cap_of(name: str, max_det: int | None) -> int:
+    """The cap that was asked for, or else the protocol's own; 0 is none."""
+    return PROTOCOLS[name].cap if max_det is None else max_det
+
+
 def cap_text(name: str, max_det: int | None) -> str:
     """The cap in words, for every table."""
     return PROTOCOLS[name].cap_text.format(max_det) if max_det else "no cap on detections"
