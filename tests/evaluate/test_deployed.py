@@ -9,6 +9,7 @@ from yolo_lt.evaluate.deployed import (
     change_of_ap,
     change_of_rates,
     operating_point,
+    reliabilities,
 )
 from yolo_lt.evaluate.metrics import METRICS
 
@@ -80,6 +81,16 @@ def test_the_operating_point_at_thresholds_per_class():
     point = operating_point(BEFORE, SETS, np.array([0.7, 0.05, 0.5]))
     assert [point["all"][k] for k in ("n_right", "n_det", "n_gt")] == [12, 12, 12]
     assert [point[n]["F1"] for n in ("all", "head", "tail")] == [1, 1, 1]
+
+
+def test_reliabilities_add_the_bins_of_confidence():
+    found = reliabilities(BEFORE, SETS)
+    assert {name: {k: e[k] for k in ("ECE", "n_det")} for name, e in found.items()} == calibration_errors(BEFORE, SETS)
+    assert [found["nothing"]["reliability"][k] for k in ("confidence", "precision", "n_det")] == [[], [], []]
+    for entry in (found["head"], found["all"]):
+        confidence, precision, count = map(np.array, entry["reliability"].values())
+        assert count.sum() == entry["n_det"]
+        assert entry["ECE"] == pytest.approx(count @ abs(confidence - precision) / count.sum(), abs=1e-12)
 
 
 def test_calibration_errors_with_the_number_of_detections():

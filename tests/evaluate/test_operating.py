@@ -6,11 +6,17 @@ from coco_oracle import cases, dataset, matches_of, random_case, results
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo_lt.evaluate.operating import best_common_f1, calibration_error, rates, shown_per_image
+from yolo_lt.evaluate.operating import best_common_f1, rates, reliability, shown_per_image
 
 BOX, FAR = (10, 10, 20, 20), (200, 200, 10, 10)
 LOOSE = (10, 10, 20, 12)  # IoU 0.6 with BOX: right at 0.5
 ALL = np.array([0, 1])
+
+
+def calibration_error(*args, **keys):
+    """The error and over how many detections."""
+    table = reliability(*args, **keys)
+    return table.error, table.n_det.sum()
 
 
 def three_images():
@@ -105,6 +111,15 @@ def test_the_calibration_error_by_hand():
     error, count = calibration_error(m, np.array([0]), floor=0.05, bins=5)
     assert count == 5
     assert error == pytest.approx(2 / 5 * abs(0.3 - 0.5) + 3 / 5 * abs(0.95 - 2 / 3))
+
+
+def test_the_bins_of_confidence_by_hand():
+    m = scored([(0.25, 0), (0.35, 1), (0.85, 1), (1.0, 1), (1.0, 0), (0.01, 1)])
+    table = reliability(m, np.array([0]), floor=0.05, bins=5)
+    assert table.confidence.tolist() == pytest.approx([0.3, 0.95])
+    assert table.precision.tolist() == pytest.approx([0.5, 2 / 3])
+    assert table.n_det.tolist() == [2, 3]
+    assert [column.tolist() for column in reliability(m, np.array([], int))] == [[], [], []]
 
 
 def test_confidences_that_are_true_have_no_error():

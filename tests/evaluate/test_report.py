@@ -3,6 +3,7 @@ import json
 import os
 from dataclasses import fields
 
+import lvis_oracle
 import numpy as np
 import pytest
 from coco_oracle import coco_arrays, dataset, random_case, results
@@ -18,8 +19,8 @@ BOX = (10, 10, 20, 20)
 SCHEMA_KEYS = {
     *("schema", "protocol", "max_det", "iou_thresholds", "model", "weights_sha256"),
     *("data", "split", "gt_sha256", "imgsz", "conf", "nms_iou"),
-    *("head_measured", "versions", "bins", "metrics", "operating_point", "errors"),
-    *("calibration", "box_quality", "baseline", "per_class"),
+    *("head_measured", "versions", "command", "training", "bins", "metrics", "curves", "operating_point", "errors"),
+    *("calibration", "examples", "box_quality", "baseline", "per_class"),
 }
 
 
@@ -43,8 +44,10 @@ def test_schema_is_complete_and_plain_json():
     assert report["iou_thresholds"] == [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95]
     assert report["bins"] == {"rule": "given", **BINS, "unseen": [50]}
     assert report["cap"] == "100 detections per image and class"
-    for key in ("official", "baseline", "model", "split"):
+    for key in ("official", "baseline", "examples", "model", "split", "command", "training"):
         assert report[key] is None
+    keys = list(report)
+    assert keys[keys.index("versions") :][:4] == ["versions", "command", "training", "gt_sha256"]
 
 
 def test_metrics_by_bin():
@@ -125,10 +128,34 @@ def test_the_calibration_error_by_bin():
     assert list(calibration) == ["floor", "bins", "iou", "all", "head", "medium", "tail"]
     assert [calibration[k] for k in ("floor", "bins", "iou")] == [0.05, 20, 0.5]
     # 4 and 2 right ones at 0.9, a wrong one at 0.5, a right one at 0.1
-    assert calibration["head"] == {"ECE": pytest.approx((4 * 0.1 + 0.5) / 5), "n_det": 5}
-    assert calibration["medium"] == {"ECE": pytest.approx(0.1), "n_det": 2}
-    assert calibration["tail"] == {"ECE": pytest.approx(0.9), "n_det": 1}
-    assert calibration["all"] == {"ECE": pytest.approx((6 * 0.1 + 0.5 + 0.9) / 8), "n_det": 8}
+    expected = {
+        "head": ((4 * 0.1 + 0.5) / 5, 5, [0.5, 0.9], [0, 1], [1, 4]),
+        "medium": (0.1, 2, [0.9], [1], [2]),
+        "tail": (0.9, 1, [0.1], [1], [1]),
+        "all": ((6 * 0.1 + 0.5 + 0.9) / 8, 8, [0.1, 0.5, 0.9], [1, 0, 1], [1, 1, 6]),
+    }
+    for name, (error, count, *columns) in expected.items():
+        found = calibration[name]
+        assert list(found) == ["ECE", "n_det", "reliability"]
+        assert (found["ECE"], found["n_det"]) == (pytest.approx(error), count)
+        assert list(found["reliability"]) == ["confidence", "precision", "n_det"]
+        assert [*found["reliability"].values()] == [pytest.approx(column) for column in columns]
+
+
+@pytest.mark.parametrize("protocol", ["coco", "lvis", "lvis_fixed", "lvis_pool", "openimages"])
+def test_the_calibration_error_is_the_mean_gap_of_its_bins_of_confidence(protocol):
+    gt, dets = lvis_oracle.random_case(0, images=30, per_image=60, marks=({"iscrowd": 1},), steps=97)
+    report = evaluate(gt, dets, protocol, {"head": [1, 2], "tail": [3, 4, 5]}, bootstrap=0, explain=False).to_json()
+    for name in ("all", "head", "tail"):
+        found = report["calibration"][name]
+        confidence, precision, count = map(np.array, found["reliability"].values())
+        assert found["ECE"] == pytest.approx(float(count @ abs(confidence - precision) / count.sum()), abs=1e-9)
+        assert count.sum() == found["n_det"]
+        at = (confidence * 20).astype(int)
+        assert at.tolist() == sorted(set(at.tolist()))
+        assert at[0] == 1  # from the floor on
+        assert 0 < precision.max() <= 1
+    assert report["calibration"]["medium"]["reliability"] == {"confidence": [], "precision": [], "n_det": []}
 
 
 def test_without_bins_or_detections_or_ground_truth_nothing_is_made_up():
@@ -137,7 +164,8 @@ def test_without_bins_or_detections_or_ground_truth_nothing_is_made_up():
     for key in ("operating_point", "calibration"):
         assert [report[key][name] for name in ("head", "medium", "tail")] == [None] * 3
     assert [report["operating_point"]["all"][k] for k in (*RATES, *SEEN)] == [None, 0, 0, 0, 0, 13]
-    assert report["calibration"]["all"] == {"ECE": None, "n_det": 0}
+    nothing = {"confidence": [], "precision": [], "n_det": []}
+    assert report["calibration"]["all"] == {"ECE": None, "n_det": 0, "reliability": nothing}
     gt["annotations"] = []
     empty = evaluate(gt, results((1, 10, BOX, 0.9)), bootstrap=0).to_json()
     assert [empty["operating_point"]["all"][k] for k in ("recall", "F1", *SEEN)] == [None, None, 0, 1, 0]
@@ -234,6 +262,7 @@ def test_detections_of_unlisted_categories_are_dropped_with_a_warning():
 
 def test_context_is_carried():
     context = {"model": "best.pt", "imgsz": 640, "split": "val", "versions": {"numpy": "2"}, "task": "segment"}
+    context |= {"command": "yolo-lt val model=best.pt", "training": {"epochs": 3}}
     report = evaluate(*three_bins(), bootstrap=0, context=context).to_json()
     assert {k: report[k] for k in context} == context
 

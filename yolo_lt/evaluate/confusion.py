@@ -35,6 +35,7 @@ class Scene(NamedTuple):
         truth: Boxes by image and class.
         pairs: Detections and boxes of another class that count, with an IoU of at least `FOREGROUND`.
         taken: The box of its own class that a detection takes, maybe an ignored one, or -1, shape (D,).
+        taken_iou: IoU with that box, 0 without one, shape (D,), float64.
         forgiven: Detections that cannot be wrong, for want of labels, shape (D,), bool.
         crowd: Share of a detection in a crowd of its class, the largest, 0 below `BACKGROUND`, shape (D,).
         own: Among the boxes of its class that count, taken or not.
@@ -46,6 +47,7 @@ class Scene(NamedTuple):
     truth: Truth
     pairs: Pairs
     taken: np.ndarray
+    taken_iou: np.ndarray
     forgiven: np.ndarray
     crowd: np.ndarray
     own: Nearest
@@ -80,13 +82,14 @@ def scene(gt: GroundTruth, dets: Detections, max_det: int = 0) -> Scene:
     key, counts, crowd = dets.image * classes + dets.cls, ~truth.ignored[pairs.gt], truth.crowd[pairs.gt]
     same = key[pairs.det] == truth.key[pairs.gt]
     close = pairs.iou >= FOREGROUND
-    taken = _taken(pairs.at(same & close & ~crowd), truth, len(source))
+    taken, taken_iou = _taken(pairs.at(same & close & ~crowd), truth, len(source))
     return Scene(
         dets=dets,
         source=source,
         truth=truth,
         pairs=pairs.at(~same & close & counts),
         taken=taken,
+        taken_iou=taken_iou,
         forgiven=among(key, gt.partial),
         crowd=_nearest(pairs.at(same & crowd), truth, len(source)).iou,
         own=_nearest(pairs.at(same & counts), truth, len(source)),
@@ -100,13 +103,14 @@ def _counting_order(gt: GroundTruth, dets: Detections, max_det: int) -> np.ndarr
     return kept[counting_order(take(dets, kept), len(gt.image_ids), len(gt.category_ids))]
 
 
-def _taken(pairs: Pairs, truth: Truth, num_dets: int) -> np.ndarray:
-    """The box that each detection takes, or -1, shape (D,)."""
+def _taken(pairs: Pairs, truth: Truth, num_dets: int) -> tuple[np.ndarray, np.ndarray]:
+    """The box that each detection takes, or -1, and the IoU with it, or 0; each (D,)."""
     order = np.lexsort((pairs.gt, pairs.iou))
     rank = np.empty(len(order))  # `assign` says how much a detection overlaps its box: ranks as IoUs say which it is
     rank[order] = np.arange(1, len(order) + 1)
     *_, taken = assign(pairs._replace(iou=rank), num_dets, truth.key, truth.ignored, truth.crowd, np.ones(1))
-    return np.r_[-1, pairs.gt[order]][taken.astype(np.int64)]
+    at = taken.astype(np.int64)
+    return np.r_[-1, pairs.gt[order]][at], np.r_[0.0, pairs.iou[order]][at]
 
 
 def _nearest(pairs: Pairs, truth: Truth, num_dets: int) -> Nearest:
@@ -122,15 +126,82 @@ def _nearest(pairs: Pairs, truth: Truth, num_dets: int) -> Nearest:
     return Nearest(iou, box)
 
 
-def confusion(
-    gt: GroundTruth, dets: Detections, bins: Mapping[str, np.ndarray], conf: float | np.ndarray
-) -> dict[str, Any]:
-    """What objects are taken for by detections from a confidence on, by frequency bin.
+class Answers(NamedTuple):
+    """What became of every box that counts, by image and class, file order kept within.
+
+    Attributes:
+        view: Where the detections from the confidence on lie.
+        wrong: Which of them are wrong, shape (D,), bool.
+        true: Class of every box, shape (n,).
+        taken_for: The class that it is taken for, or -1, shape (n,).
+        found: Whether it is found, shape (n,), bool.
+        box: Its position in the ground truth, shape (n,).
+        det: Position, in the detections as they were given, of the one that takes it or that it is taken for; -1 for a
+            missed box, shape (n,).
+        iou: IoU with that detection, 0 for a missed box, shape (n,), float64.
+    """
+
+    view: Scene
+    wrong: np.ndarray
+    true: np.ndarray
+    taken_for: np.ndarray
+    found: np.ndarray
+    box: np.ndarray
+    det: np.ndarray
+    iou: np.ndarray
+
+
+def answers(gt: GroundTruth, dets: Detections, conf: float | np.ndarray) -> Answers:
+    """What becomes of boxes by detections from a confidence on.
 
     A box that counts is *found* if a detection of its class takes it, by the matcher's rule at IoU 0.5. Otherwise it
     is *taken for* the class of the best wrong detection of another class that overlaps it by 0.5, of equal scores
     the closest; otherwise it is *missed*. A detection is wrong if it takes no box and may not be forgiven (a crowd of
     its class, an ignored box, objects of its class not all boxed); one may be the answer to several boxes.
+
+    Args:
+        gt: The truth as the protocol chose it.
+        dets: The detections as the protocol chose them; those of class -1 are left out.
+        conf: Confidence from which a detection is shown, one for all or one per class, shape (C,).
+    """
+    classes, shown = len(gt.category_ids), np.flatnonzero(dets.cls >= 0)
+    shown = shown[dets.score[shown] >= np.broadcast_to(conf, classes)[dets.cls[shown]]]
+    view = scene(gt, take(dets, shown))
+    wrong = (view.taken < 0) & ~view.forgiven & (view.crowd < FOREGROUND)
+    counts, found, (det, box, iou) = np.flatnonzero(~view.truth.ignored), view.found, _answering(view, wrong)
+    det_of, iou_of = np.full(len(found), -1), np.zeros(len(found))
+    det_of[box], iou_of[box] = det, iou
+    det_of, found = det_of[counts], found[counts]
+    return Answers(
+        view=view,
+        wrong=wrong,
+        true=view.truth.key[counts] % max(classes, 1),
+        taken_for=np.where(found, -1, np.r_[view.dets.cls, -1][det_of]),
+        found=found,
+        box=view.truth.order[counts],
+        det=np.r_[shown[view.source], -1][det_of],
+        iou=iou_of[counts],
+    )
+
+
+def _answering(view: Scene, wrong: np.ndarray) -> Pairs:
+    """The detection that takes a box, or that a box which is not found is taken for; no pair for a missed one."""
+    right = np.flatnonzero(view.right)
+    pairs = view.pairs.at(wrong[view.pairs.det] & ~view.found[view.pairs.gt])
+    order = np.lexsort((view.source[pairs.det], -pairs.iou, -view.dets.score[pairs.det], pairs.gt))
+    best = pairs.at(order[run_starts(pairs.gt[order])])
+    taken = Pairs(right, view.taken[right], view.taken_iou[right])
+    return Pairs(*(np.concatenate(columns) for columns in zip(taken, best, strict=True)))
+
+
+def confusion(
+    gt: GroundTruth,
+    dets: Detections,
+    bins: Mapping[str, np.ndarray],
+    conf: float | np.ndarray,
+    answered: Answers | None = None,
+) -> dict[str, Any]:
+    """What objects are taken for by detections from a confidence on, by frequency bin; see `answers`.
 
     A wrong detection lies *on another class* (a box of another class, found or not, by 0.5), else it is a *duplicate
     or misplaced* (any box by more than 0.1), else it lies *on background*.
@@ -140,6 +211,7 @@ def confusion(
         dets: The detections as the protocol chose them; those of class -1 are left out.
         bins: Class indices by name, every class in one of them; nothing puts all classes under `all`.
         conf: Confidence from which a detection is shown, one for all or one per class, shape (C,).
+        answered: What `answers` says of the same, where it is known already.
 
     Returns:
         `conf` (None if one per class) and `iou`; `rows`, by bin `n_gt`, `found`, `as` by bin (the own bin: another
@@ -147,31 +219,17 @@ def confusion(
         `worst_pairs` in category ids, the most boxes first, then the largest share of the class's boxes.
     """
     bins = bins or {"all": np.arange(len(gt.category_ids))}
-    dets = take(dets, np.flatnonzero(dets.cls >= 0))
-    least = np.broadcast_to(conf, len(gt.category_ids))
-    view = scene(gt, take(dets, np.flatnonzero(dets.score >= least[dets.cls])))
+    known = answers(gt, dets, conf) if answered is None else answered
     bin_of = np.zeros(len(gt.category_ids), np.int64)
     for i, classes in enumerate(bins.values()):
         bin_of[classes] = i
-    wrong = (view.taken < 0) & ~view.forgiven & (view.crowd < FOREGROUND)
-    true, taken_for, found = _answers(view, wrong, len(gt.category_ids))
     return {
         "conf": None if np.ndim(conf) else float(conf),
         "iou": FOREGROUND,
-        "rows": _rows(list(bins), bin_of, true, taken_for, found),
-        "false_positives": _false_positives(list(bins), bin_of, view, wrong),
-        "worst_pairs": _worst_pairs(gt.category_ids, true, taken_for),
+        "rows": _rows(list(bins), bin_of, known.true, known.taken_for, known.found),
+        "false_positives": _false_positives(list(bins), bin_of, known.view, known.wrong),
+        "worst_pairs": _worst_pairs(gt.category_ids, known.true, known.taken_for),
     }
-
-
-def _answers(view: Scene, wrong: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every box that counts its class, the class it is taken for or -1, and whether it is found; each (n,)."""
-    found, counts, taken_for = view.found, ~view.truth.ignored, np.full(len(view.truth.key), -1)
-    det, box, iou = view.pairs.at(wrong[view.pairs.det] & ~found[view.pairs.gt])
-    order = np.lexsort((view.source[det], -iou, -view.dets.score[det], box))
-    best = order[run_starts(box[order])]
-    taken_for[box[best]] = view.dets.cls[det[best]]
-    return view.truth.key[counts] % max(classes, 1), taken_for[counts], found[counts]
 
 
 def _rows(

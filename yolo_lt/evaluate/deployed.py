@@ -12,7 +12,7 @@ from yolo_lt.evaluate.bootstrap import image_weights, percentile_interval
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, named, set_means
-from yolo_lt.evaluate.operating import calibration_error, rates, shown_per_image
+from yolo_lt.evaluate.operating import rates, reliability, shown_per_image
 
 RATES = ("precision", "recall", "F1")
 
@@ -50,8 +50,19 @@ def rates_intervals(
 
 def calibration_errors(matches: Matches, sets: Sets) -> dict[str, dict[str, float | None]]:
     """Expected calibration error of each set of classes, and over how many detections."""
-    found = {name: calibration_error(matches, classes) for name, classes in sets.items()}
-    return {name: {**named(("ECE",), np.array([e])), "n_det": n} for name, (e, n) in found.items()}
+    found = reliabilities(matches, sets)
+    return {name: {key: entry[key] for key in ("ECE", "n_det")} for name, entry in found.items()}
+
+
+def reliabilities(matches: Matches, sets: Sets) -> dict[str, dict[str, Any]]:
+    """`calibration_errors`, with the bins of confidence that they are means over under `reliability`."""
+    entries = {}
+    for name, classes in sets.items():
+        table = reliability(matches, classes)
+        error = named(("ECE",), np.array([table.error]))
+        columns = {key: column.tolist() for key, column in table._asdict().items()}
+        entries[name] = {**error, "n_det": sum(columns["n_det"]), "reliability": columns}
+    return entries
 
 
 def change_of_ap(

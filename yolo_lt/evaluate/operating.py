@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from yolo_lt.evaluate.matching import Matches
@@ -64,12 +66,22 @@ def best_common_f1(matches: Matches) -> tuple[float, float]:
     return float(f1[best]), float(confs[best])
 
 
-def calibration_error(
-    matches: Matches, classes: np.ndarray, floor: float = ECE_FLOOR, bins: int = ECE_BINS
-) -> tuple[float, int]:
-    """Expected calibration error of detections at IoU 0.5, over their number.
+class Reliability(NamedTuple):
+    """Mean confidence, precision and detections of every bin of confidence that holds some, rising; each (B,)."""
 
-    The mean distance between confidence and precision over bins of equal width, weighed by their detections.
+    confidence: np.ndarray
+    precision: np.ndarray
+    n_det: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error: the distance of confidence and precision, a mean over detections; or NaN."""
+        total = self.n_det.sum()
+        return float(self.n_det @ np.abs(self.confidence - self.precision) / total) if total else float("nan")
+
+
+def reliability(matches: Matches, classes: np.ndarray, floor: float = ECE_FLOOR, bins: int = ECE_BINS) -> Reliability:
+    """How often detections of a confidence are right, at IoU 0.5, by bins of equal width.
 
     Args:
         matches: From `match`.
@@ -77,13 +89,12 @@ def calibration_error(
         floor: Detections with less confidence are left out.
         bins: Bins over [0, 1].
 
-    Returns:
-        The error (NaN without detections) and the number of detections.
-
     Source: Naeini et al., AAAI 2015; on detections: Kueppers et al., CVPR workshops 2020.
     """
     counted = np.isin(matches.cls, classes) & (matches.score >= floor) & ~matches.ignore[:, 0]
     score, right = matches.score[counted], matches.tp[counted, 0]
     at = np.minimum((score * bins).astype(int), bins - 1)
-    gap = np.bincount(at, score, bins) - np.bincount(at, right, bins)
-    return (float(np.abs(gap).sum() / len(score)) if len(score) else float("nan")), len(score)
+    count = np.bincount(at, minlength=bins)
+    full = np.flatnonzero(count)
+    confidence, precision = (np.bincount(at, column, bins)[full] / count[full] for column in (score, right))
+    return Reliability(confidence, precision, count[full])

@@ -15,8 +15,11 @@ from yolo_lt.evaluate import protocols
 from yolo_lt.evaluate.arrays import Detections, GroundTruth
 from yolo_lt.evaluate.binned import ALL_BINS, ROWS, class_sets, find_bins
 from yolo_lt.evaluate.columns import Source
+from yolo_lt.evaluate.curves import curves
+from yolo_lt.evaluate.examples import worst
 from yolo_lt.evaluate.hierarchy import expanded
 from yolo_lt.evaluate.matching import Matches
+from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.evaluate.read import read_detections, read_ground_truth
 from yolo_lt.evaluate.sections import by_area, by_bin, by_class, calibration, deployed, recall_by_cap, why
@@ -25,7 +28,10 @@ from yolo_lt.evaluate.store import ground_truth_sha256, load_matches, save_match
 __all__ = ["Report", "evaluate", "load_matches", "save_matches"]
 
 SCHEMA = 1
-RUN_KEYS = ("model", "weights_sha256", "data", "split", "imgsz", "conf", "nms_iou", "head_measured", "versions")
+RUN_KEYS = (
+    *("model", "weights_sha256", "data", "split", "imgsz", "conf", "nms_iou", "head_measured", "versions"),
+    *("command", "training"),
+)
 COUNT_KEYS = ("train_images", "train_instances")
 
 
@@ -41,13 +47,18 @@ class Report:
         metrics: Under all, head, medium and tail: AP, AP50, AP75, AR, n_classes, n_evaluated, n_gt and ci95; None for
             a bin that was not asked for. `all` is every category, unseen ones included.
         areas: Under small, medium and large, AP, AR and n_evaluated of each bin; None where the protocol has none.
+        curves: `iou` and `recall`, 101 points; and the precisions there under all, head, medium and tail, whose mean is
+            AP50 (openimages: nearly), see `curves`; None for a bin that was not asked for or has no ground truth.
         recall_by_cap: AR within fewer detections, under the cap, of each bin (coco); None elsewhere.
         per_class: One dict per category, sorted by id.
         bootstrap: Replicates, seed and level of the intervals.
         operating_point: `conf`, or `thresholds` by category id, and `iou`; and precision, recall, F1 and what they were
             counted from under all, head, medium and tail.
-        calibration: `floor`, `bins` and `iou`; and ECE and n_det under all, head, medium and tail.
+        calibration: `floor`, `bins` and `iou`; and ECE, n_det and `reliability` under all, head, medium and tail: mean
+            confidence, precision and n_det of every bin of confidence that holds detections.
         errors: Why AP is lost: `shares` and `confusion`, and `lost` before the evaluation; None if not asked for.
+        examples: Objects of the worst classes of the tail, confused, missed and found ones, see `worst`; None if not
+            asked for.
         box_quality: Mean IoU of right detections, under all, head, medium and tail.
         matches: What everything was computed from; not in the JSON, see `save_matches`.
         iou_type: "box" or "rotated box".
@@ -63,12 +74,14 @@ class Report:
     bins: dict[str, Any]
     metrics: dict[str, dict[str, Any] | None]
     areas: dict[str, Any] | None
+    curves: dict[str, Any]
     recall_by_cap: dict[str, Any] | None
     per_class: list[dict[str, Any]]
     bootstrap: dict[str, Any]
     operating_point: dict[str, Any]
     calibration: dict[str, Any]
     errors: dict[str, Any] | None
+    examples: list[dict[str, Any]] | None
     box_quality: dict[str, Any]
     matches: Matches
     iou_type: str = "box"
@@ -79,7 +92,8 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """The report as plain dicts, lists and numbers, schema 1; what was not computed is None."""
-        named = ("bins", "metrics", "areas", "recall_by_cap", "bootstrap", "operating_point", "calibration", "errors")
+        numbers = ("bins", "metrics", "areas", "curves", "recall_by_cap", "bootstrap", "operating_point", "calibration")
+        named = (*numbers, "errors", "examples", "box_quality", "baseline", "official", "per_class")
         return {
             "schema": SCHEMA,
             "protocol": self.protocol,
@@ -90,7 +104,7 @@ class Report:
             "iou_type": self.iou_type,
             **{key: self.context.get(key) for key in RUN_KEYS},
             "gt_sha256": self.gt_sha256,
-            **{name: getattr(self, name) for name in (*named, "box_quality", "baseline", "official", "per_class")},
+            **{name: getattr(self, name) for name in named},
             "warnings": self.warnings,
         }
 
@@ -107,6 +121,7 @@ def evaluate(
     conf: float | np.ndarray = DEPLOYED,
     hierarchy: str | Path | None = None,
     explain: bool = True,
+    examples: int = 0,
 ) -> Report:
     """Evaluate detections by frequency bin.
 
@@ -122,11 +137,13 @@ def evaluate(
         bootstrap: Replicates of the image bootstrap; 0 leaves the intervals out.
         seed: Seed of the bootstrap.
         context: What the report says about the run: task, model, weights_sha256, data, split, imgsz, conf, nms_iou,
-            head_measured, versions; and train_images and train_instances, as a dict by category id or as one number
-            per category, sorted by id.
+            head_measured, versions, command, training; and train_images and train_instances, as a dict by category id
+            or as one number per category, sorted by id.
         conf: Confidence of the operating point, one for all or one per category, sorted by id.
         hierarchy: Class hierarchy in Open Images' form, by which boxes and labels also count for ancestors.
         explain: Whether to say why AP is lost (`errors`), which takes longer than AP itself.
+        examples: Classes of which objects are named for pictures (`examples`), the worst of the tail, at most; without
+            a tail that has ground truth, the worst of all. 0 leaves the entry out.
 
     Returns:
         The report. A class, bin or data set without ground truth has None, never 0, and is in no mean.
@@ -136,7 +153,7 @@ def evaluate(
         LTError: The input is defective, see `read_ground_truth` and `read_detections`, does not suit the protocol, or
             a bin names a category that the ground truth does not list.
     """
-    _check_choices(protocol, max_det, bootstrap, seed, context or {})
+    _check_choices(protocol, {"max_det": max_det, "bootstrap": bootstrap, "seed": seed, "examples": examples}, context)
     truth = gt if isinstance(gt, GroundTruth) else read_ground_truth(gt)
     found = dets if isinstance(dets, Detections) else read_detections(dets, truth)
     truth = expanded(truth, hierarchy)
@@ -146,11 +163,13 @@ def evaluate(
     cap = protocols.cap_of(protocol, max_det)
     sets = class_sets(truth.category_ids, in_ids)
     chosen = protocols.choose(protocol, truth, found, cap)
-    errors = why(protocol, chosen, cap, sets, in_ids, conf) if explain else None
+    errors, outcomes = why(protocol, chosen, cap, sets, in_ids, conf, explain, examples > 0)
     by_size = protocols.matched(protocol, chosen, cap, areas=True)
     del chosen
     matches = next(by_size)[1]
     metrics, of_class = by_bin(matches, sets, bootstrap, seed)
+    ap50 = of_class[:, METRICS.index("AP50")]
+    shown = None if outcomes is None else worst(outcomes, truth, sets, ap50, examples)
     return Report(
         protocol=protocol,
         max_det=cap or None,
@@ -158,12 +177,14 @@ def evaluate(
         bins=dict.fromkeys(("rule", *ALL_BINS)) if in_ids is None else {"rule": in_ids.rule, **in_ids.as_dict()},
         metrics=metrics,
         areas=by_area(by_size, sets),
+        curves=curves(matches, sets),
         recall_by_cap=recall_by_cap(matches, sets),
         per_class=by_class(truth, matches, of_class, in_ids, _trained(truth, context or {})),
         bootstrap={"replicates": bootstrap, "seed": seed, "level": 0.95},
         operating_point=deployed(matches, sets, conf, bootstrap, seed),
         calibration=calibration(matches, sets),
         errors=errors,
+        examples=shown,
         box_quality=_box_quality(matches, sets),
         matches=matches,
         iou_type="box" if truth.angle is None else "rotated box",
@@ -172,15 +193,16 @@ def evaluate(
     )
 
 
-def _check_choices(protocol: str, max_det: int | None, bootstrap: int, seed: int, context: Mapping[str, Any]) -> None:
+def _check_choices(protocol: str, numbers: Mapping[str, Any], context: Mapping[str, Any] | None) -> None:
     protocols.protocol_of(protocol)
-    for name, value, least in (("max_det", max_det, 1), ("bootstrap", bootstrap, 0), ("seed", seed, 0)):
+    for name, value in numbers.items():
+        least = int(name == "max_det")
         if value is None and name == "max_det":
             continue
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
             raise UsageError(f"{name}={value} must be a whole number of at least {least}.")
     known = ("task", *RUN_KEYS, *COUNT_KEYS)
-    for key in context:
+    for key in context or {}:
         if key not in known:
             raise UsageError(f"context has no key {key!r}; it takes: {', '.join(known)}.")
 

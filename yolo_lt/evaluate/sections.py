@@ -11,9 +11,10 @@ from yolo_lt.dataset.bins import Bins
 from yolo_lt.evaluate.arrays import GroundTruth, run_ranks, run_starts, stable_argsort
 from yolo_lt.evaluate.binned import ROWS, Sets
 from yolo_lt.evaluate.bootstrap import bootstrap_intervals
-from yolo_lt.evaluate.confusion import confusion
-from yolo_lt.evaluate.deployed import calibration_errors, operating_point, rates_intervals
+from yolo_lt.evaluate.confusion import answers, confusion
+from yolo_lt.evaluate.deployed import operating_point, rates_intervals, reliabilities
 from yolo_lt.evaluate.errors import error_shares
+from yolo_lt.evaluate.examples import Outcomes, outcomes
 from yolo_lt.evaluate.matching import Matches
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, named, set_means
 from yolo_lt.evaluate.operating import ECE_BINS, ECE_FLOOR
@@ -88,19 +89,43 @@ def deployed(matches: Matches, sets: Sets, conf: float | np.ndarray, replicates:
 
 def calibration(matches: Matches, sets: Sets) -> dict[str, Any]:
     """The `calibration` entry."""
-    return {"floor": ECE_FLOOR, "bins": ECE_BINS, "iou": 0.5, **_rows(), **calibration_errors(matches, sets)}
+    return {"floor": ECE_FLOOR, "bins": ECE_BINS, "iou": 0.5, **_rows(), **reliabilities(matches, sets)}
 
 
-def why(protocol: str, chosen: Chosen, cap: int, sets: Sets, bins: Bins | None, conf: float | np.ndarray) -> dict:
-    """The `errors` entry: TIDE's shares, and what objects are taken for; `lost` is for who runs the network."""
+def why(
+    protocol: str,
+    chosen: Chosen,
+    cap: int,
+    sets: Sets,
+    bins: Bins | None,
+    conf: float | np.ndarray,
+    explain: bool = True,
+    examples: bool = False,
+) -> tuple[dict[str, Any] | None, Outcomes | None]:
+    """The `errors` entry, and what became of every object, for examples; None for what is not asked for.
+
+    The entry is TIDE's shares, and what objects are taken for; `lost` is for who runs the network.
+    """
+    if not (explain or examples):
+        return None, None
     gt, dets, _ = chosen
+    shares = _shares(protocol, chosen, cap, sets) if explain else None  # first, so that one scene is kept at a time
+    answered = answers(gt, dets, conf)
+    table = outcomes(gt, dets, answered) if examples else None
+    if not explain:
+        return None, table
     index = {"all": sets["all"]} if bins is None else {
         name: np.searchsorted(gt.category_ids, ids) for name, ids in bins.as_dict().items()
     }  # fmt: skip
-    shares = None  # groups of Open Images are right once, which is no rule of TIDE's
-    if protocol != "openimages":
-        shares = {**_rows(), **error_shares(gt, dets, sets, cap if protocol == "coco" else 0)}
-    return {"shares": shares, "confusion": confusion(gt, dets, index, conf), "lost": None}
+    return {"shares": shares, "confusion": confusion(gt, dets, index, conf, answered), "lost": None}, table
+
+
+def _shares(protocol: str, chosen: Chosen, cap: int, sets: Sets) -> dict[str, Any] | None:
+    """The `shares` of the `errors` entry."""
+    if protocol == "openimages":
+        return None  # its groups are right once, which is no rule of TIDE's
+    gt, dets, _ = chosen
+    return {**_rows(), **error_shares(gt, dets, sets, cap if protocol == "coco" else 0)}
 
 
 def by_class(
