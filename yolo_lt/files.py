@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+SLUG_BYTES = 120  # of the 255 that file systems allow a name
 
 
 @contextmanager
@@ -36,6 +40,23 @@ def copy_file(source: Path, target: Path) -> Path:
     with replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     return target
+
+
+def slug(text: str, length: int = 40) -> str:
+    """Part of a file name, made from any text, for example the name of a class.
+
+    Args:
+        text: Letters and digits of any script and `_` stay; every run of anything else becomes one `-`.
+        length: The most characters, at least 1; what needs more than 120 bytes is cut as well.
+
+    Returns:
+        The text without dots and separators of folders, never empty. On its own it may still be a name that Windows
+        reserves, such as CON.
+    """
+    composed = unicodedata.normalize("NFC", text)  # a letter with an accent as one letter
+    cut = re.sub(r"\W+", "-", composed).strip("-")[:length]
+    whole = cut.encode()[:SLUG_BYTES].decode(errors="ignore")  # half a character is none
+    return whole.strip("-") or "unnamed"[:length]
 
 
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
