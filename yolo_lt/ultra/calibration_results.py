@@ -56,7 +56,7 @@ def show(
     rows = [header, *([row[k] for k in header] for row in content["classes"])]
     write_text(job.folder / "class_calibration.csv", csv_text(rows))
     if content["holdout"] and content["holdout"]["curve"]:
-        from yolo_lt.report.plots import calibration_plot  # matplotlib is slow to load
+        from yolo_lt.report.calibration_plot import calibration_plot  # matplotlib is slow to load
 
         calibration_plot(job.folder / "calibration.png", content)
     LOGGER.info(f"\n{calibration_text(content)}\n")
