@@ -26,7 +26,7 @@ from yolo_lt.evaluate.bootstrap import image_weights
 from yolo_lt.evaluate.budget import BUDGETS
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval
 from yolo_lt.evaluate.operating import DEPLOYED, rates, shown_per_image
-from yolo_lt.report.tables import with_interval
+from yolo_lt.report.blocks import with_interval
 from yolo_lt.ultra.runfiles import bins_of, find_lt
 
 METHODS = "norcal,logit_adjustment,logn,tau_norm,lws,temperature"

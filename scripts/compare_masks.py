@@ -29,7 +29,7 @@ from yolo_lt.evaluate.bootstrap import image_weights
 from yolo_lt.evaluate.compare import seeds_interval
 from yolo_lt.evaluate.operating import DEPLOYED, rates, shown_per_image
 from yolo_lt.files import write_text
-from yolo_lt.report.tables import with_interval
+from yolo_lt.report.blocks import with_interval
 from yolo_lt.ultra import labels
 
 ARMS = {

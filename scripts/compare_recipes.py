@@ -23,7 +23,7 @@ from yolo_lt.evaluate import Matches, load_matches
 from yolo_lt.evaluate.bootstrap import image_weights, replicate_means
 from yolo_lt.evaluate.compare import paired_difference, seeds_interval, verdict
 from yolo_lt.evaluate.metrics import METRICS, class_metrics, set_means
-from yolo_lt.report.tables import with_interval
+from yolo_lt.report.blocks import with_interval
 from yolo_lt.ultra import decoupled
 from yolo_lt.ultra.args import is_finished
 from yolo_lt.ultra.runfiles import bins_of, find_lt

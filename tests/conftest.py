@@ -46,6 +46,14 @@ def fod31lt(shared, tmp_path_factory) -> Path:
     return copy / "data.yaml"
 
 
+@pytest.fixture
+def without_pages(monkeypatch, request):
+    """No report.html and no charts, which take a second each time; tests that are marked `pages` have them."""
+    if request.node.get_closest_marker("pages") is None:
+        for module in ("evaluation", "comparison"):
+            monkeypatch.setattr(f"yolo_lt.ultra.{module}.write_page", lambda *args, **kw: [])
+
+
 def write_yolo_set(
     root: Path, rows: list[list[int]], names: list[str], size: int = 64, val: int = 8, kind: str = "detect"
 ) -> Path:

@@ -41,3 +41,6 @@ def test_the_demo_shows_what_it_claims(cli, tmp_path):
     iterations = {n: (tmp_path / "demo" / n / "results.csv").read_text().count("\n") for n in ("stock", "balanced")}
     assert iterations["stock"] == iterations["balanced"]
     assert (tmp_path / "demo" / "stats" / "class_rank.png").is_file()
+    page = (tmp_path / "demo" / "balanced-val" / "report.html").read_text(encoding="utf-8")
+    assert "than stock-val" in page
+    assert page.count("data:image/jpeg") >= 12, "objects of five tail classes"

@@ -18,6 +18,8 @@ from yolo_lt.balance.plan import Plan
 from yolo_lt.errors import UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
+from yolo_lt.report.stats_page import stats_page
+from yolo_lt.report.write import write_page
 from yolo_lt.ultra import args as checks
 from yolo_lt.ultra.comparison import check_baseline, run_comparison, write_compared
 from yolo_lt.ultra.evaluation import write_report
@@ -70,23 +72,24 @@ def _val_detections(model: Any, kw: dict[str, Any]) -> Report:
     config.check_acting(ours, lt)
     check_foreign(ours, lt, theirs)
     check_baseline(lt["baseline"])
-    report, folder = evaluate_file(lt, theirs), folder_of(theirs)
+    report = evaluate_file(lt, theirs, config.command("val", **ours, **theirs))
+    folder = folder_of(theirs)
     if lt["baseline"] == "none":
         write_report(folder, report)
         return report
     plain = {**lt, "official": False, "bootstrap": 0}
-    return write_compared(report, folder, lt["baseline"], lambda path: evaluate_file(plain, theirs, path))
+    return write_compared(report, folder, lt["baseline"], lambda path: evaluate_file(plain, theirs, "", path))
 
 
 def compare(*runs: str, **kw: Any) -> dict[str, Any]:
-    """`yolo-lt compare A B`: the paired difference B - A of finished validations, by bin, with its interval.
+    """`yolo-lt compare A B ...`: paired differences B - A of finished validations, by bin, with intervals, and a page.
 
     Args:
-        *runs: Two folders of `yolo-lt val`, or two lists with commas, one folder per seed.
+        *runs: Folders of `yolo-lt val`, the baseline first, or lists with commas, one folder per seed.
         **kw: bootstrap; of Ultralytics' keys project, name, exist_ok, seed (of the bootstrap).
 
     Returns:
-        The content of comparison.json.
+        The content of comparison.json: the first of them, and the `others`.
 
     Raises:
         UsageError: Not two sides, or keys that do not act.
@@ -96,7 +99,7 @@ def compare(*runs: str, **kw: Any) -> dict[str, Any]:
     acting = ("project", "name", "exist_ok", "seed", "cfg")
     if idle := [name for name, value in theirs.items() if name not in acting and value is not None]:
         raise UsageError(f"{idle[0]} does not act in compare")
-    return run_comparison(runs, config.resolve(ours)["bootstrap"], theirs)
+    return run_comparison(runs, config.resolve(ours)["bootstrap"], theirs, {**ours, **theirs})
 
 
 def predict(model: str | Path | None = None, **kw: Any) -> Path:
@@ -122,7 +125,7 @@ def export(model: str | Path | None = None, **kw: Any) -> str:
 def stats(data: Any = None, **kw: Any) -> Plan:
     """`yolo-lt stats`: counts, imbalance and bins of the training split, and what the recipe would do with them.
 
-    Writes class_stats.csv and class_rank.png into a new folder (`project=`, `name=`).
+    Writes class_stats.csv, class_rank.png, report.md and report.html into a new folder (`project=`, `name=`).
     """
     ours, theirs = config.split({"data": data, **kw}, "stats")
     checks.check_keys(theirs)
@@ -133,10 +136,8 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     name = Path(theirs.get("project") or RUNS_DIR) / str(theirs.get("name") or "stats")
     folder = increment_path(name, exist_ok=bool(theirs.get("exist_ok")), mkdir=True)
     write_class_stats(folder, plan)
-    from yolo_lt.report.plots import rank_plot  # matplotlib is slow to load
-
-    rank_plot(folder / "class_rank.png", plan)
-    LOGGER.info(f"\n{PREFIX}class_stats.csv and class_rank.png are in {folder}")
+    write_page(folder, stats_page(plan, str(data), config.command("stats", **{"data": data, **ours, **theirs})))
+    LOGGER.info(f"\n{PREFIX}report.html, report.md, class_stats.csv and class_rank.png are in {folder}")
     return plan
 
 

@@ -11,6 +11,7 @@ import ast
 import difflib
 import importlib.util
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -176,6 +177,23 @@ def check_acting(ours: dict[str, Any], lt: dict[str, Any]) -> None:
         if ours.get(name, off) not in ("auto", off) and not acts:
             wanted = [f"{other}={str(v).lower()}" for other, values in others for v in values] or [others[0][0]]
             raise UsageError(f"{name} acts only with {' or '.join(wanted)}")
+
+
+def command(verb: str, words: Iterable[str] = (), **given: Any) -> str:
+    """The command line that does what a call did, quoted for a shell.
+
+    Args:
+        verb: The verb.
+        words: Words without a key, as compare takes them.
+        **given: The given keys; None is left out.
+    """
+    pairs = [f"{name}={_shown(value)}" for name, value in given.items() if value is not None]
+    return " ".join(["yolo-lt", verb, *(shlex.quote(word) for word in (*words, *pairs))])
+
+
+def _shown(value: Any) -> str:
+    """A value as the command line takes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def stage_two_defaults() -> dict[str, Any]:

@@ -64,7 +64,7 @@ def run(**kw: Any) -> dict[str, Report]:
         difference = paired_difference([reports[name].matches], [reports["stock"].matches], sets)
         LOGGER.info(f"\n{comparison_text([r.to_json() for r in pair.values()], list(pair), *difference)}\n")
     for name in reports:
-        LOGGER.info(f"{name:<10} {_weights(folder, name)}\n{'':<10} {folder / name}-val/report.json")
+        LOGGER.info(f"{name:<10} {_weights(folder, name)}\n{'':<10} {folder / name}-val/report.html")
     LOGGER.info(f"{'calibrated':<10} {calibrated['weights']}\n{'ONNX':<10} {exported[0]}\n{'':<10} {exported[1]}")
     LOGGER.info(f"\nAll of it took {time.perf_counter() - started:.0f} s and lies in {folder}")
     return reports
@@ -91,7 +91,8 @@ def _calibrate(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _validate(name: str, folder: Path, settings: dict[str, Any], ours: dict[str, Any]) -> Report:
     shared = {k: settings[k] for k in ("data", "project", "exist_ok", "plots", "imgsz", "device") if k in settings}
-    return api.val(model=str(_weights(folder, name)), **shared, **ours, name=f"{name}-val", verbose=False)
+    against = {} if name == "stock" else {"baseline": str(folder / "stock-val")}
+    return api.val(model=str(_weights(folder, name)), **shared, **ours, **against, name=f"{name}-val", verbose=False)
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from yolo_lt.calibrate import Affine
 from yolo_lt.dataset.bins import Bins
 from yolo_lt.evaluate import evaluate
 from yolo_lt.evaluate.metrics import METRICS
+from yolo_lt.report.blocks import show
 from yolo_lt.report.calibration import calibration_text, class_rows
-from yolo_lt.report.plots import calibration_plot
-from yolo_lt.report.results import operating_text, report_text
+from yolo_lt.report.calibration_plot import calibration_plot
+from yolo_lt.report.results import operating, report_text
 
 NAMES = ("cat", "dog", "eel", "fly", "gnu", "hen")
 BINS = Bins.from_dict({"head": [1], "medium": [0], "tail": [2, 3, 5], "unseen": [4]}, "given")
@@ -282,7 +283,7 @@ def report(conf=0.25):
 
 
 def test_the_operating_table_shows_rates_and_calibration_errors():
-    text = operating_text(report())
+    text = show(operating(report()))
     first, header, *rows = text.splitlines()
     assert first == (
         "at confidence 0.25, IoU 0.5; ECE: expected calibration error from confidence 0.05; "
@@ -299,7 +300,7 @@ def test_the_operating_table_shows_rates_and_calibration_errors():
 
 
 def test_the_operating_table_at_thresholds():
-    text = operating_text(report(conf=np.array([0.5, 0.05, 1])))
+    text = show(operating(report(conf=np.array([0.5, 0.05, 1]))))
     assert text.startswith("at the thresholds of each class, IoU 0.5")
     assert cells(text, "head")[0][1:5] == ["4", "1.000", "1.000", "1.000"]
     assert cells(text, "medium")[0][1:5] == ["1", "1.000", "0.250", "0.400"]
@@ -309,4 +310,4 @@ def test_the_operating_table_shows_only_bins_that_there_are():
     whole = report()
     for key in ("metrics", "operating_point", "calibration"):
         whole[key] = {**whole[key], "head": None, "medium": None, "tail": None}
-    assert [row[0] for row in cells(operating_text(whole), ("all", *SETS))] == ["all"]
+    assert [row[0] for row in cells(show(operating(whole)), ("all", *SETS))] == ["all"]

@@ -4,14 +4,17 @@ import pytest
 
 from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.evaluate import evaluate
+from yolo_lt.report.blocks import show
 from yolo_lt.report.results import (
-    baseline_text,
-    compare_text,
-    difference_text,
-    errors_text,
+    baseline,
+    comparison,
+    confusion,
+    differences,
+    lost,
     official_text,
     protocol_text,
     report_text,
+    shares,
 )
 
 BOX = [10, 10, 20, 20]
@@ -71,25 +74,25 @@ def test_every_protocol_names_itself_and_its_cap_in_the_first_line(protocol, cap
 
 
 def test_the_shares_of_every_kind_of_error():
-    text = errors_text(report())
+    text = show(shares(report()))
     assert text.startswith("AP50 that is lost to each kind of error (TIDE)\n")
     header = words(text, "bin")
     assert header == ["bin", "AP50", *KINDS, "wrong", "detections", "missed", "boxes"]
     assert words(text, "all") == ["all", "0.505", "0.495", *["0.000"] * 5, "2", "0"]
-    assert words(text.split("\n\n")[0], "head") == ["head", "0.505", "0.495", *["0.000"] * 5, "0", "0"]
+    assert words(text, "head") == ["head", "0.505", "0.495", *["0.000"] * 5, "0", "0"]
 
 
 @pytest.mark.parametrize("name", ["medium", "tail"])
 def test_a_bin_without_ground_truth_has_no_share_at_all(name):
-    assert name not in {line.split()[0] for line in errors_text(report()).split("\n\n")[0].splitlines()}
+    assert name not in {line.split()[0] for line in show(shares(report())).splitlines()}
 
 
 def test_open_images_has_no_shares():
     content = report("openimages")
     assert content["errors"]["shares"] is None
-    text = errors_text(content)
-    assert "TIDE" not in text
-    assert text.startswith("what objects are taken for, at confidence 0.25\n")
+    assert shares(content) is None
+    assert "TIDE" not in report_text(content)
+    assert report_text(content).split("\n\n")[2].startswith("what objects are taken for, at confidence 0.25\n")
     assert words(report_text(content).split("\n\n")[0], "head")[-2] == "-"
 
 
@@ -97,12 +100,14 @@ def test_without_ground_truth_there_is_no_table_of_errors():
     content = report()
     nothing = {name: {**s, "AP50": None} for name, s in content["errors"]["shares"].items() if s is not None}
     content["errors"]["shares"] = {**dict.fromkeys(ROWS), **nothing}
-    assert "TIDE" not in errors_text(content)
-    assert errors_text({**content, "errors": None}) == ""
+    assert shares(content) is None
+    nothing = {**content, "errors": None}
+    assert [table(nothing) for table in (shares, confusion, lost)] == [None] * 3
+    assert len(report_text(nothing).split("\n\n")) == 2
 
 
 def test_what_objects_are_taken_for():
-    text = errors_text(report()).split("\n\n")[1]
+    text = show(confusion(report()))
     lines = text.splitlines()
     assert lines[0] == "what objects are taken for, at confidence 0.25"
     assert lines[1].split() == ["objects", "of", "boxes", "found", "as", "head", "as", "tail", "missed"]
@@ -111,7 +116,7 @@ def test_what_objects_are_taken_for():
 
 
 def test_a_bin_that_nothing_is_taken_for_has_neither_row_nor_column():
-    text = errors_text(report()).split("\n\n")[1]
+    text = show(confusion(report()))
     assert "unseen" not in text
     assert "medium" not in text
 
@@ -120,7 +125,7 @@ def test_an_unseen_class_that_objects_are_taken_for_is_shown():
     content = report()
     rows = content["errors"]["confusion"]["rows"]
     rows["unseen"]["as"]["head"], rows["unseen"]["n_gt"] = 3, 3
-    text = errors_text(content).split("\n\n")[1]
+    text = show(confusion(content))
     assert words(text, "unseen") == ["unseen", "3", "0", "3", "0", "0", "0"]
     assert words(text, "objects")[-3:] == ["as", "unseen", "missed"]
 
@@ -129,20 +134,20 @@ def test_only_the_worst_pairs_are_named():
     content = report()
     pair = {"true": 7, "taken_for": 9, "count": 2, "n_gt": 4}
     content["errors"]["confusion"]["worst_pairs"] = [{**pair, "count": n} for n in range(9, 0, -1)]
-    (line,) = [x for x in errors_text(content).splitlines() if x.startswith("most often")]
+    (line,) = [x for x in show(confusion(content)).splitlines() if x.startswith("most often")]
     assert line == f"most often confused: {', '.join(f'cup as mug ({n} of 4)' for n in (9, 8, 7, 6, 5))}"
     content["errors"]["confusion"]["worst_pairs"] = []
-    assert "most often confused" not in errors_text(content)
+    assert "most often confused" not in report_text(content)
 
 
 def test_thresholds_of_each_class_are_named_instead_of_one_confidence():
     content = report()
     content["operating_point"]["conf"] = None
-    assert "at the thresholds of each class" in errors_text(content)
+    assert "at the thresholds of each class" in show(confusion(content))
     assert report_text(content).count("at the thresholds of each class") == 2
 
 
-def lost(**bins):
+def taken_away(**bins):
     counts = {name: dict(zip(("n_gt", "never_seen", "lost_to_nms", "lost_to_max_det"), row, strict=True))
               for name, row in bins.items()}  # fmt: skip
     return {"iou": 0.5, "conf": 0.001, "nms_iou": 0.7, "max_det": 300, **counts}
@@ -150,13 +155,14 @@ def lost(**bins):
 
 def test_what_nms_and_max_det_took_away():
     content = report()
-    content["errors"]["lost"] = lost(all=(24, 3, 2, 1), tail=(4, 4, 0, 0))
-    text = errors_text(content).split("\n\n")[-1].splitlines()
+    content["errors"]["lost"] = taken_away(all=(24, 3, 2, 1), tail=(4, 4, 0, 0))
+    text = report_text(content).split("\n\n")[-1].splitlines()
     assert text[0] == "objects without a detection of their class at IoU 0.5, from confidence 0.001; max_det 300"
     assert text[1].split() == ["bin", "boxes", "never", "seen", "lost", "to", "NMS", "lost", "to", "max_det"]
     assert [line.split() for line in text[2:]] == [["all", "24", "3", "2", "1"], ["tail", "4", "4", "0", "0"]]
     content["errors"]["lost"] = None
-    assert "max_det" not in errors_text(content)
+    assert lost(content) is None
+    assert "max_det" not in report_text(content)
 
 
 # Against others ------------------------------------------------------------------------------------------------------
@@ -182,7 +188,7 @@ DIFFERENCE = {"all": row(0.01, 0.002, 0.02), "head": row(-0.1, -0.2, 0.0, "worse
 
 
 def test_differences_are_signed_and_a_bin_without_ground_truth_is_a_dash():
-    lines = difference_text(DIFFERENCE).splitlines()
+    lines = show(differences(DIFFERENCE)).splitlines()
     assert lines[0].split() == ["bin", "AP", "AP50", "AP75", "AR", "AP", "is"]
     assert lines[1].split() == ["all", *["+0.010", "[+0.002,", "+0.020]"] * 4, "better"]
     assert lines[2].split() == ["head", *["-0.100", "[-0.200,", "+0.000]"] * 4, "worse"]
@@ -192,17 +198,17 @@ def test_differences_are_signed_and_a_bin_without_ground_truth_is_a_dash():
 
 def test_what_is_said_is_of_the_metric_that_was_asked_for():
     difference = {"all": {**row(0.1, 0.0, 0.2), "is": {"AP": "better", "AP50": "worse"}}}
-    assert difference_text(difference, "AP50").splitlines()[1].endswith("worse")
-    assert difference_text(difference, "AP50").splitlines()[0].endswith("AP50 is")
+    assert show(differences(difference, "AP50")).splitlines()[1].endswith("worse")
+    assert show(differences(difference, "AP50")).splitlines()[0].endswith("AP50 is")
 
 
 def test_a_baseline_is_named_above_its_table():
-    baseline = {"name": "runs/stock", "replicates": 10, "difference": DIFFERENCE}
-    text = baseline_text({"baseline": baseline})
+    other = {"name": "runs/stock", "replicates": 10, "difference": DIFFERENCE}
+    text = show(baseline({"baseline": other}))
     assert text.splitlines()[0] == "this - runs/stock, 95 % intervals of paired image resamples"
-    assert baseline_text({"baseline": {**baseline, "replicates": 0}}).startswith("this - runs/stock, no intervals")
-    assert text.splitlines()[1:] == difference_text(DIFFERENCE).splitlines()
-    assert baseline_text({"baseline": None}) == ""
+    assert show(baseline({"baseline": {**other, "replicates": 0}})).startswith("this - runs/stock, no intervals")
+    assert text.splitlines()[1:] == show(differences(DIFFERENCE)).splitlines()
+    assert baseline({"baseline": None}) is None
 
 
 @pytest.mark.parametrize("seeds", [1, 3])
@@ -211,7 +217,7 @@ def test_a_comparison_names_both_sides_the_protocol_and_the_resamples(seeds, rep
     names = [[f"{side}{k}" for k in range(seeds)] for side in "ba"]
     content = {"runs": names[0], "baseline": names[1], "protocol": "lvis", "cap": "300 detections per image"}
     content |= {"bins": "given", "bootstrap": {"replicates": replicates}, "difference": DIFFERENCE}
-    first, *_, last = compare_text(content).splitlines()
+    first, *_, last = show(comparison(content)).splitlines()
     pairs = " (3 pairs: images and pairs are resampled)" if seeds > 1 else ""
     assert first == f"{', '.join(names[0])} - {', '.join(names[1])}{pairs}"
     resamples = "95 % intervals from 500 resamples" if replicates else "no intervals"

@@ -6,8 +6,9 @@ from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import BIN_NAMES, ClassStats
 from yolo_lt.evaluate import evaluate
 from yolo_lt.evaluate.compare import paired_difference
-from yolo_lt.report.results import comparison_text, per_class_rows, report_text
-from yolo_lt.report.tables import acted_text, plan_text, stats_text, table
+from yolo_lt.report.blocks import aligned
+from yolo_lt.report.results import comparison_text, per_class, report_text
+from yolo_lt.report.tables import acted_text, plan_text, stats_text
 
 
 def plan(num_classes=12, **keys):
@@ -27,7 +28,7 @@ def report(right=True, bins=True):
 
 
 def test_columns_are_aligned_and_nothing_is_a_dash():
-    lines = table(("name", "n"), [("a", 1), ("longer", None), ("b", 0.5)]).splitlines()
+    lines = aligned(("name", "n"), [("a", 1), ("longer", None), ("b", 0.5)]).splitlines()
     assert lines == ["name        n", "a           1", "longer      -", "b       0.500"]
 
 
@@ -48,7 +49,7 @@ def test_without_bins_only_all_is_shown():
 
 
 def test_per_class_rows_leave_what_is_unknown_empty():
-    header, *rows = per_class_rows(report().to_json())
+    header, rows = per_class(report().to_json())
     assert len(rows) == 3
     assert dict(zip(header, rows[2], strict=True))["AP"] is None
 

@@ -1,6 +1,7 @@
 """`yolo-lt compare A B` and `yolo-lt val baseline=`: two networks on the same images."""
 
 import json
+import re
 
 import pytest
 from test_epochs import trained
@@ -9,6 +10,8 @@ from yolo_lt import YOLOLT, api
 from yolo_lt.cli import main
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate.runs import compare_runs, read_run
+
+pytestmark = pytest.mark.usefixtures("without_pages")
 
 BOX, AWAY = [10, 10, 20, 20], [200, 200, 20, 20]
 LETTERS = {1: "f", 2: "c", 3: "r"}
@@ -57,20 +60,53 @@ def test_the_difference_is_the_second_minus_the_first(runs, caplog):
     rows = content["difference"]
     assert [rows[b]["AP"][0] for b in ("head", "medium", "tail")] == pytest.approx([50 / 101, 0, -51 / 101])
     assert [rows[b]["is"]["AP"] for b in ("head", "medium", "tail")] == ["better", "no difference shown", "worse"]
-    assert content == compare_runs([read_run("runs/b")], [read_run("runs/a")], 1000)
+    assert content == {**compare_runs([read_run("runs/b")], [read_run("runs/a")], 1000), "others": []}
     text = caplog.text.replace("  ", " ")
     assert "runs/b - runs/a" in text
     assert "AP is" in text
     assert "protocol coco, 100 detections per image and class, bins: the data set's frequency field; 95 %" in text
-    assert "comparison.json is in out/compare" in text
+    assert "report.html, report.md and comparison.json are in out/compare" in text
+
+
+def test_every_further_side_is_compared_with_the_first(runs, caplog):
+    assert main(["compare", "runs/a", "runs/b", "runs/b1", "project=out", "bootstrap=20"]) == 0
+    content = comparison()
+    (other,) = content.pop("others")
+    assert content == compare_runs([read_run("runs/b")], [read_run("runs/a")], 20)
+    assert other == compare_runs([read_run("runs/b1")], [read_run("runs/a")], 20)
+    assert "runs/b - runs/a" in caplog.text
+    assert "runs/b1 - runs/a" in caplog.text
+
+
+@pytest.mark.pages
+def test_the_page_of_a_comparison_shows_every_run_and_repeats_the_call(runs):
+    words = ["compare", "runs/a", "runs/b", "runs/b1", "bootstrap=20", "project=out"]
+    assert main(words) == 0
+    page = (runs / "out" / "compare" / "report.html").read_text(encoding="utf-8")
+    assert "<title>b and b1 against a</title>" in page
+    assert f"<code>yolo-lt {' '.join(words)}</code>" in page
+    assert page.count("<h3>b1</h3>") >= 3
+    pictures = {p.name for p in (runs / "out" / "compare").glob("*.png")}
+    assert {"difference_by_bin_1.png", "difference_by_bin_2.png", "errors_by_bin_3.png"} <= pictures
+    text = (runs / "out" / "compare" / "report.md").read_text(encoding="utf-8")
+    assert pictures == set(re.findall(r"\(<?([\w.]+png)>?\)", text))
+
+
+def test_a_report_of_an_older_version_is_told_what_to_do(runs, capfd):
+    path = runs / "runs" / "b" / "report.json"
+    path.write_text(json.dumps({k: v for k, v in json.loads(path.read_text()).items() if k != "box_quality"}))
+    assert main(["compare", "runs/a", "runs/b", "project=out"]) == 1
+    says = capfd.readouterr().err
+    assert "report.json cannot be read as a report ('box_quality'); run `yolo-lt val` again" in says
+    assert not (runs / "out").exists()
 
 
 def test_several_seeds_are_paired_in_their_order(runs, caplog):
     assert main(["compare", "runs/a,runs/a1", "runs/b,runs/b1", "project=out", "bootstrap=30", "seed=5"]) == 0
     ours, baseline = ([read_run(f"runs/{n}") for n in names] for names in (("b", "b1"), ("a", "a1")))
-    assert comparison() == compare_runs(ours, baseline, 30, 5)
+    assert comparison() == {**compare_runs(ours, baseline, 30, 5), "others": []}
     assert comparison()["bootstrap"] == {"replicates": 30, "seed": 5, "level": 0.95}
-    assert comparison() != compare_runs(ours, baseline, 30, 0)
+    assert comparison() != {**compare_runs(ours, baseline, 30, 0), "others": []}
     assert "runs/b, runs/b1 - runs/a, runs/a1 (2 pairs: images and pairs are resampled)" in caplog.text
 
 
@@ -91,9 +127,9 @@ def test_in_python_it_is_the_same_call(runs):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        ([], 2, "compare takes two sides: yolo-lt compare runs/a runs/b"),
-        (["runs/a"], 2, "compare takes two sides"),
-        (["runs/a", "runs/b", "runs/a1"], 2, "compare takes two sides"),
+        ([], 2, "compare takes two or more sides: yolo-lt compare runs/a runs/b"),
+        (["runs/a"], 2, "compare takes two or more sides"),
+        (["runs/a,runs/a1", "runs/b,runs/b1", "runs/a1"], 2, "by seed: 2 on one side and 1 on the other"),
         (["runs/a,runs/a1", "runs/b"], 2, "compare pairs runs by seed: 2 on one side and 1 on the other"),
         ([",", ","], 2, "compare pairs runs by seed: 0 on one side and 0 on the other"),
         (["runs/a", "runs/b", "imgsz=64"], 2, "imgsz does not act in compare"),

@@ -1,7 +1,11 @@
 """`yolo-lt val detections= gt=`: what another framework found, on the command line."""
 
 import csv
+import html
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +14,8 @@ from yolo_lt import YOLOLT, api
 from yolo_lt.cli import main
 from yolo_lt.errors import UsageError
 from yolo_lt.evaluate import evaluate, load_matches
+
+pytestmark = pytest.mark.usefixtures("without_pages")
 
 BOX, AWAY = [10, 10, 20, 20], [200, 200, 20, 20]
 IDS = [10, 20, 30]  # 10 is in 40 training images, 20 in 12 and 30 in 2
@@ -55,10 +61,9 @@ def test_the_three_files_say_what_evaluate_says(val, caplog):
     gt = truth(frequency=["f", "c", "r"], image_count=[40, 12, 2])
     assert val(gt=gt) == 0
     content = report()
-    expected = evaluate(gt, found(), bootstrap=20).to_json()
-    assert {k: v for k, v in content.items() if k not in ("model", "data", "versions")} == {
-        k: v for k, v in expected.items() if k not in ("model", "data", "versions")
-    }
+    expected = evaluate(gt, found(), bootstrap=20, examples=6).to_json()
+    own = ("model", "data", "versions", "command")
+    assert {k: v for k, v in content.items() if k not in own} == {k: v for k, v in expected.items() if k not in own}
     assert (content["model"], content["data"], content["head_measured"]) == ("dets.json", "gt.json", None)
     matches, digest = load_matches("out/val/matches.npz")
     assert (len(matches.score), digest) == (36, content["gt_sha256"])
@@ -73,14 +78,29 @@ def test_the_three_files_say_what_evaluate_says(val, caplog):
     assert "protocol coco, 100 detections per image and class, split -, bins: the data set's frequency" in caplog.text
 
 
+@pytest.mark.pages
+def test_the_page_says_the_same_and_how_to_get_it_again(val):
+    assert val(gt=truth(frequency=["f", "c", "r"], image_count=[40, 12, 2])) == 0
+    page = Path("out/val/report.html").read_text(encoding="utf-8")
+    assert "<title>dets.json on gt.json</title>" in page
+    command = re.search("<code>(.*?)</code>", page)[1]
+    Path("out/val/report.json").rename("before.json")
+    assert main([*shlex.split(html.unescape(command))[1:], "exist_ok=true"]) == 0
+    before, after = (json.loads(Path(p).read_text()) for p in ("before.json", "out/val/report.json"))
+    assert {**before, "command": None} == {**after, "command": None}
+    assert sorted(p.name for p in Path("out/val").glob("*.png")) == [
+        "ap_by_images.png",
+        "calibration_by_bin.png",
+        "errors_by_bin.png",
+        "pr_by_bin.png",
+    ]
+
+
 def test_every_call_has_its_own_folder_unless_it_is_told_another(val):
     for words in ([], [], ["name=mine"], ["name=mine", "exist_ok=true", "max_det=1"]):
         assert val(*words) == 0
-    assert (
-        report("val")
-        == report("val-2")
-        == {**report("mine"), "max_det": 100} | {k: report("val")[k] for k in ("cap", "recall_by_cap", "errors")}
-    )
+    differing = ("max_det", "cap", "recall_by_cap", "errors", "command")
+    assert report("val") == report("val-2") == {**report("mine"), **{k: report("val")[k] for k in differing}}
     assert report("mine")["max_det"] == 1
 
 

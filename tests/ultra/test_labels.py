@@ -41,7 +41,7 @@ def test_what_ultralytics_drops_is_said(own, caplog):
     assert "drops 1 corrupt images or labels" in caplog.text
     assert "0004.png" in caplog.text
     written = sorted(p.name for p in (own.parent / "runs" / "stats").iterdir())
-    assert written == ["class_rank.png", "class_stats.csv"]
+    assert written == ["class_rank.png", "class_stats.csv", "report.html", "report.md"]
 
 
 def test_ultralytics_cache_is_used(own):

@@ -1,5 +1,6 @@
 """`yolo-lt val` through Ultralytics, against pycocotools live on the same detections."""
 
+import base64
 import contextlib
 import csv
 import io
@@ -18,6 +19,7 @@ from yolo_lt import YOLOLT
 from yolo_lt.errors import LTError
 from yolo_lt.evaluate import load_matches
 from yolo_lt.evaluate.metrics import precision_recall
+from yolo_lt.files import slug
 from yolo_lt.ultra.validator import VALIDATORS
 
 MODELS = {
@@ -200,3 +202,38 @@ def test_nms_never_drops_images_for_time(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(nms, "time", Racing)
     ours = YOLOLT(weights).val(**keys)
     assert len(ours.matches.score) == len(expected.matches.score)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", MODELS)
+def test_the_page_of_every_task_shows_objects_of_the_weakest_class(trained, tmp_path, task):
+    weights, data = trained(task)
+    keys = {"data": str(data), "imgsz": 64, "project": str(tmp_path), "name": "v", "plots": False, "bootstrap": 0}
+    report = YOLOLT(weights).val(**keys, examples=1)
+    (example,) = json.loads((tmp_path / "v" / "report.json").read_text())["examples"]
+    aps = {c["id"]: c["AP50"] for c in report.per_class if c["n_gt"]}
+    assert aps[example["id"]] == min(aps.values()), "of all classes: the tail is in no image of val"
+    assert example["found"] + example["confused"] + example["missed"] == example["n_gt"]
+    pictures = [tmp_path / "v" / shown["file"] for shown in example["shown"]]
+    assert 0 < len(pictures) <= 4
+    page = (tmp_path / "v" / "report.html").read_text(encoding="utf-8")
+    for shown, picture in zip(example["shown"], pictures, strict=True):
+        assert picture.name.startswith(f"1-{example['id']}-{slug(NAMES[example['id']])}-")
+        assert min(cv2.imread(str(picture)).shape[:2]) > 100
+        assert base64.b64encode(picture.read_bytes()).decode() in page
+        assert (len(shown["box"]) == 5) == (task == "obb")
+    assert f"model={weights}" in page
+    assert page.count("<svg xmlns") >= 3, "AP by images, errors, precision and recall; calibration needs detections"
+    assert not list((tmp_path / "v").glob("*.png"))
+
+
+@pytest.mark.slow
+def test_no_examples_no_pictures(trained, tmp_path):
+    weights, data = trained("detect")
+    keys = {"data": str(data), "imgsz": 64, "project": str(tmp_path), "name": "v", "plots": False, "bootstrap": 0}
+    YOLOLT(weights).val(**keys, examples=3)
+    assert len(list((tmp_path / "v" / "examples").iterdir())) > 0
+    YOLOLT(weights).val(**keys, examples=0, exist_ok=True)
+    assert json.loads((tmp_path / "v" / "report.json").read_text())["examples"] is None
+    assert not list(tmp_path.glob("v/examples/*"))
+    assert "data:image/jpeg" not in (tmp_path / "v" / "report.html").read_text(encoding="utf-8")

@@ -18,6 +18,10 @@ from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.evaluate.store import load_matches
 
 MATCHES, REPORT = "matches.npz", "report.json"
+NEEDED = (  # of a report, for a comparison and its page
+    *("protocol", "cap", "iou_thresholds", "bins", "metrics", "per_class", "operating_point", "calibration", "errors"),
+    *("areas", "box_quality", "bootstrap", "official", "baseline", "warnings", "versions"),
+)
 
 
 class Run(NamedTuple):
@@ -42,7 +46,9 @@ def read_run(folder: str | Path) -> Run:
     path = folder / REPORT
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        report["bins"]["rule"], report["protocol"]
+        missing = [key for key in NEEDED if key not in report] or ["rule"] * ("rule" not in report["bins"])
+        if missing:
+            raise KeyError(missing[0])
     except FileNotFoundError:
         raise LTError(f"{path}: no such file; run `yolo-lt val` again.") from None
     except (OSError, ValueError, KeyError, TypeError) as e:

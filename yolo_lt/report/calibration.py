@@ -9,7 +9,7 @@ import numpy as np
 
 from yolo_lt.calibrate import CALIBRATORS, Affine
 from yolo_lt.dataset.bins import BIN_NAMES, Bins
-from yolo_lt.report.tables import table, with_interval
+from yolo_lt.report.blocks import aligned, with_interval
 
 JUDGES = {
     "f1": "F1 (of the best confidence for all classes, mean over classes)",
@@ -79,7 +79,7 @@ def _curve(content: dict[str, Any]) -> str:
     budgets = list(curve[0]["ap"])
     header = (method.strength, *(f"AP, {n} an image" for n in budgets), "F1", "at confidence", "log loss")
     rows = [(f"{p['strength']:g}", *p["ap"].values(), p["f1"], p["conf"], p["log_loss"]) for p in curve]
-    return f"holdout, cross-validated, judged by {JUDGES[content['holdout']['judge']]}:\n{table(header, rows)}"
+    return f"holdout, cross-validated, judged by {JUDGES[content['holdout']['judge']]}:\n{aligned(header, rows)}"
 
 
 def _map_by_bin(classes: Sequence[dict[str, Any]]) -> str:
@@ -92,7 +92,7 @@ def _map_by_bin(classes: Sequence[dict[str, Any]]) -> str:
             values = [[c[k] for c in inside if c[k] is not None] for k in columns]
             rows.append((name, len(inside), *(float(np.median(v)) if v else None for v in values)))
     header = ("bin", "classes", "images", "scale", "shift", "threshold before", "after")
-    return "medians over the classes of a bin; thresholds are the holdout's:\n" + table(header, rows)
+    return "medians over the classes of a bin; thresholds are the holdout's:\n" + aligned(header, rows)
 
 
 def _on_val(val: dict[str, Any]) -> str:
@@ -120,7 +120,7 @@ def _on_val(val: dict[str, Any]) -> str:
     )
     if val["bootstrap"]:
         note += f"; 95 % intervals from {val['bootstrap']} image resamples"
-    return table(("", "bin", "before", "after", "after - before"), rows) + "\n" + note
+    return aligned(("", "bin", "before", "after", "after - before"), rows) + "\n" + note
 
 
 def _sides(sides: dict[str, Any], path: tuple) -> list[float | None]:

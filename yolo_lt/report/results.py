@@ -1,4 +1,4 @@
-"""What a validation found, and how two of them differ, as text."""
+"""What a validation found, and how two of them differ: tables, made of report.json."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ from yolo_lt.dataset.bins import BIN_NAMES
 from yolo_lt.evaluate.compare import verdict
 from yolo_lt.evaluate.deployed import RATES
 from yolo_lt.evaluate.metrics import METRICS
-from yolo_lt.report.tables import table, with_interval
+from yolo_lt.report.blocks import ClassTable, Table, show, with_interval
 
 PER_CLASS = ("id", "name", "bin", "train_images", "train_instances", "n_gt", "AP", "AP50", "AP75")
 WORST = 5  # pairs of classes that the terminal shows; report.json has more
 
 
 def report_text(report: dict[str, Any]) -> str:
-    """The table by bin, with 95 % intervals and the protocol that the numbers mean nothing without."""
-    rows = []
-    for name, m in report["metrics"].items():
-        if m is not None:
-            values = [with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
-            rows.append((name, f"{m['n_evaluated']}/{m['n_classes']}", m["n_gt"], *values))
-    by_bin = (
-        f"{protocol_text(report)}, bins: {report['bins']['rule']}\n{table(('bin', 'classes', 'boxes', *METRICS), rows)}"
-    )
-    by_bin += sizes_text(report)
-    parts = [by_bin, operating_text(report), errors_text(report), official_text(report), baseline_text(report)]
+    """Every table of a report for the terminal, without that by class."""
+    tables = (summary(report), operating(report), shares(report), confusion(report), lost(report))
+    parts = [show(table) for table in tables if table is not None]
+    difference = baseline(report)
+    parts += [official_text(report), "" if difference is None else show(difference)]
     return "\n\n".join(part for part in parts if part)
+
+
+def known(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The `metrics` of all and of the bins that there are."""
+    return {name: m for name, m in report["metrics"].items() if m is not None}
+
+
+def summary(report: dict[str, Any]) -> Table:
+    """AP by bin, with 95 % intervals and the protocol that the numbers mean nothing without."""
+    rows = []
+    for name, m in known(report).items():
+        values = [with_interval(m[k], (m["ci95"] or {}).get(k)) for k in METRICS]
+        rows.append((name, f"{m['n_evaluated']}/{m['n_classes']}", m["n_gt"], *values))
+    head = f"{protocol_text(report)}, bins: {report['bins']['rule']}"
+    return Table(("bin", "classes", "boxes", *METRICS), rows, head, _sizes_text(report))
 
 
 def protocol_text(report: dict[str, Any]) -> str:
@@ -37,76 +46,73 @@ def protocol_text(report: dict[str, Any]) -> str:
     return f"protocol {report['protocol']}, {report['cap']}, split {report['split'] or '-'}{measured}"
 
 
-def sizes_text(report: dict[str, Any]) -> str:
+def _sizes_text(report: dict[str, Any]) -> str:
     """AP of small, medium and large boxes by bin, as a line below the table; nothing where the protocol has none."""
     areas = report["areas"]
     if not areas:
         return ""
-    known = [name for name, m in report["metrics"].items() if m is not None]
-    of_bin = {name: " / ".join(_short(areas[size][name]["AP"]) for size in areas) for name in known}
-    return f"\nAP of {' / '.join(areas)} boxes: {', '.join(f'{name} {text}' for name, text in of_bin.items())}"
+    of_bin = {name: " / ".join(short(areas[size][name]["AP"]) for size in areas) for name in known(report)}
+    return f"AP of {' / '.join(areas)} boxes: {', '.join(f'{name} {text}' for name, text in of_bin.items())}"
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
+    """A number as the tables show it."""
     return "-" if value is None else f"{value:.3f}"
 
 
-def errors_text(report: dict[str, Any]) -> str:
-    """Why AP50 is lost, by bin, and what objects are taken for."""
-    errors = report["errors"]
-    if not errors:
-        return ""
-    return "\n\n".join(t for t in (_shares_text(errors), _confusion_text(report), _lost_text(errors)) if t)
-
-
-def _shares_text(errors: dict[str, Any]) -> str:
-    shares = errors["shares"]
-    if shares is None:
-        return ""
-    known = {name: s for name, s in shares.items() if s is not None and s["AP50"] is not None}
-    if not known:
-        return ""
-    kinds = list(next(iter(known.values()))["loss"])
-    rows = [(name, s["AP50"], *(s["loss"][k] for k in kinds), *_kind_counts(s, kinds)) for name, s in known.items()]
+def shares(report: dict[str, Any]) -> Table | None:
+    """AP50 that each kind of error costs, by bin."""
+    found = (report["errors"] or {}).get("shares") or {}
+    measured = {name: s for name, s in found.items() if s is not None and s["AP50"] is not None}
+    if not measured:
+        return None
+    kinds = list(next(iter(measured.values()))["loss"])
+    rows = [(name, s["AP50"], *(s["loss"][k] for k in kinds), *_counts(s, kinds)) for name, s in measured.items()]
     header = ("bin", "AP50", *kinds, "wrong detections", "missed boxes")
-    return f"AP50 that is lost to each kind of error (TIDE)\n{table(header, rows)}"
+    return Table(header, rows, "AP50 that is lost to each kind of error (TIDE)")
 
 
-def _kind_counts(share: dict[str, Any], kinds: Sequence[str]) -> tuple[int, int]:
+def _counts(share: dict[str, Any], kinds: Sequence[str]) -> tuple[int, int]:
     wrong = sum(share["counts"][k] for k in kinds if k != "missed")
     return wrong, share["counts"]["missed"]
 
 
-def _confusion_text(report: dict[str, Any]) -> str:
-    confusion = report["errors"]["confusion"]
-    bins = [b for b, r in confusion["rows"].items() if r["n_gt"] or any(x["as"][b] for x in confusion["rows"].values())]
+def confusion(report: dict[str, Any]) -> Table | None:
+    """What objects are taken for, bin by bin, and the pairs of classes that are most often confused."""
+    if not report["errors"]:
+        return None
+    by_bin = report["errors"]["confusion"]["rows"]
+    bins = [b for b, r in by_bin.items() if r["n_gt"] or any(x["as"][b] for x in by_bin.values())]
     rows = [
         (name, r["n_gt"], r["found"], *(r["as"][b] for b in bins), r["missed"])
-        for name, r in confusion["rows"].items()
+        for name, r in by_bin.items()
         if r["n_gt"]
     ]
+    if not rows:
+        return None
     header = ("objects of", "boxes", "found", *(f"as {b}" for b in bins), "missed")
-    text = f"what objects are taken for, at {_at(report)}\n{table(header, rows)}"
+    pairs = [f"{true} as {other} ({n} of {of})" for true, other, n, of in worst_pairs(report)[:WORST]]
+    note = f"most often confused: {', '.join(pairs)}" if pairs else ""
+    return Table(header, rows, f"what objects are taken for, at {confidence_text(report)}", note, shaded=True)
+
+
+def worst_pairs(report: dict[str, Any]) -> list[tuple[str, str, int, int]]:
+    """Class, what it is taken for, how often, and of how many boxes; the most first."""
     names = {c["id"]: c["name"] for c in report["per_class"]}
-    pairs = [
-        f"{names[p['true']]} as {names[p['taken_for']]} ({p['count']} of {p['n_gt']})"
-        for p in confusion["worst_pairs"][:WORST]
-    ]
-    return f"{text}\nmost often confused: {', '.join(pairs)}" if pairs else text
+    pairs = report["errors"]["confusion"]["worst_pairs"]
+    return [(names[p["true"]], names[p["taken_for"]], p["count"], p["n_gt"]) for p in pairs]
 
 
-def _lost_text(errors: dict[str, Any]) -> str:
-    lost = errors["lost"]
-    if not lost:
-        return ""
-    rows = [
-        (name, r["n_gt"], r["never_seen"], r["lost_to_nms"], r["lost_to_max_det"])
-        for name, r in lost.items()
-        if isinstance(r, dict)
-    ]
+def lost(report: dict[str, Any]) -> Table | None:
+    """Objects that the network saw, and NMS or max_det took away."""
+    found = (report["errors"] or {}).get("lost")
+    if not found:
+        return None
+    kinds = ("n_gt", "never_seen", "lost_to_nms", "lost_to_max_det")
+    rows = [(name, *(r[k] for k in kinds)) for name, r in found.items() if isinstance(r, dict)]
     header = ("bin", "boxes", "never seen", "lost to NMS", "lost to max_det")
-    head = f"objects without a detection of their class at IoU 0.5, from confidence {lost['conf']:g}"
-    return f"{head}; max_det {lost['max_det']}\n{table(header, rows)}"
+    head = f"objects without a detection of their class at IoU 0.5, from confidence {found['conf']:g}"
+    return Table(header, rows, f"{head}; max_det {found['max_det']}")
 
 
 def official_text(report: dict[str, Any]) -> str:
@@ -121,38 +127,37 @@ def official_text(report: dict[str, Any]) -> str:
     )
 
 
-def baseline_text(report: dict[str, Any]) -> str:
+def baseline(report: dict[str, Any]) -> Table | None:
     """The difference to `baseline=`."""
-    baseline = report["baseline"]
-    if not baseline:
-        return ""
-    resampled = "95 % intervals of paired image resamples" if baseline["replicates"] else "no intervals"
-    head = f"this - {baseline['name']}, {resampled}"
-    return f"{head}\n{difference_text(baseline['difference'])}"
+    other = report["baseline"]
+    if not other:
+        return None
+    resampled = "95 % intervals of paired image resamples" if other["replicates"] else "no intervals"
+    return differences(other["difference"])._replace(head=f"this - {other['name']}, {resampled}")
 
 
-def difference_text(difference: dict[str, Any], metric: str = "AP") -> str:
+def differences(difference: dict[str, Any], metric: str = "AP") -> Table:
     """Paired differences by bin, and what the interval of one metric says."""
     rows = [
         (name, *(with_interval(r[m][0], r[m][1:], "+") if r[m] else "-" for m in METRICS), r["is"][metric])
         for name, r in difference.items()
         if r is not None
     ]
-    return table(("bin", *METRICS, f"{metric} is"), rows)
+    return Table(("bin", *METRICS, f"{metric} is"), rows)
 
 
-def compare_text(comparison: dict[str, Any]) -> str:
+def comparison(found: dict[str, Any]) -> Table:
     """The verb compare: what was paired, and the difference by bin."""
-    sides = (comparison["runs"], comparison["baseline"])
+    sides = (found["runs"], found["baseline"])
     pairs = "" if len(sides[0]) == 1 else f" ({len(sides[0])} pairs: images and pairs are resampled)"
     head = f"{', '.join(sides[0])} - {', '.join(sides[1])}{pairs}"
-    replicates = comparison["bootstrap"]["replicates"]
-    note = f"protocol {comparison['protocol']}, {comparison['cap']}, bins: {comparison['bins']}"
+    replicates = found["bootstrap"]["replicates"]
+    note = f"protocol {found['protocol']}, {found['cap']}, bins: {found['bins']}"
     resampled = f"95 % intervals from {replicates} resamples" if replicates else "no intervals"
-    return f"{head}\n{difference_text(comparison['difference'])}\n{note}; {resampled}"
+    return differences(found["difference"])._replace(head=head, note=f"{note}; {resampled}")
 
 
-def operating_text(report: dict[str, Any]) -> str:
+def operating(report: dict[str, Any]) -> Table:
     """What is seen at the deployed confidence, and how far confidences are from precision."""
     point, error, quality = report["operating_point"], report["calibration"], report["box_quality"]
     rows = [
@@ -161,21 +166,23 @@ def operating_text(report: dict[str, Any]) -> str:
             *(with_interval(point[name][k], (point[name]["ci95"] or {}).get(k)) for k in RATES),
             *(error[name]["ECE"], quality[name]["mean_iou"]),
         )
-        for name, m in report["metrics"].items()
-        if m is not None
+        for name in known(report)
     ]
-    head = f"at {_at(report)}, IoU 0.5; ECE: expected calibration error from confidence {error['floor']:g}"
-    return f"{head}; IoU: mean of right detections\n{table(('bin', 'shown', *RATES, 'ECE', 'IoU'), rows)}"
+    head = f"at {confidence_text(report)}, IoU 0.5; ECE: expected calibration error from confidence {error['floor']:g}"
+    return Table(("bin", "shown", *RATES, "ECE", "IoU"), rows, f"{head}; IoU: mean of right detections")
 
 
-def _at(report: dict[str, Any]) -> str:
+def confidence_text(report: dict[str, Any]) -> str:
+    """From which confidence a detection is shown."""
     conf = report["operating_point"]["conf"]
     return "the thresholds of each class" if conf is None else f"confidence {conf:g}"
 
 
-def per_class_rows(report: dict[str, Any]) -> list[tuple]:
-    """per_class.csv: a header and one row per class; an empty cell where the split has no ground truth."""
-    return [PER_CLASS, *(tuple(c[k] for k in PER_CLASS) for c in report["per_class"])]
+def per_class(report: dict[str, Any]) -> ClassTable:
+    """One row per class; None where the split has no ground truth."""
+    return ClassTable(
+        [name.replace("_", " ") for name in PER_CLASS], [tuple(c[k] for k in PER_CLASS) for c in report["per_class"]]
+    )
 
 
 def comparison_text(
@@ -203,4 +210,5 @@ def comparison_text(
     header = ("", *names, f"{names[1]} - {names[0]}", f"{names[1]} is")
     first = reports[0]
     note = f"protocol {first['protocol']}, {first['cap']}, split {first['split']}"
-    return f"{table(header, rows)}\n{note}; 95 % intervals from {first['bootstrap']['replicates']} image resamples"
+    note += f"; 95 % intervals from {first['bootstrap']['replicates']} image resamples"
+    return show(Table(header, rows, note=note))

@@ -1,4 +1,4 @@
-"""Terminal tables."""
+"""What a plan would do and what acted, as tables and text."""
 
 from __future__ import annotations
 
@@ -9,30 +9,18 @@ from typing import Any
 from yolo_lt.balance import exposure
 from yolo_lt.balance.plan import CSV_HEADER, Plan
 from yolo_lt.dataset.stats import imbalance
+from yolo_lt.report.blocks import ClassTable, Table, aligned, show
 
 MAX_CLASS_ROWS = 60  # beyond that the terminal shows the two ends; class_stats.csv has them all
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Rows under a header, columns aligned: text left, numbers right; None is shown as '-'."""
-    cells = [list(header)] + [[_text(v) for v in row] for row in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    left = [all(isinstance(row[i], str) for row in rows) for i in range(len(header))]
-    lines = [
-        "  ".join(c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in zip(row, widths, left, strict=True))
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
 def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
     """What will act, on what, and by how much per bin."""
+    return "\n".join([recipe_text(plan, branches), *plan.notes, show(by_bin(plan))])
+
+
+def recipe_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
+    """What the recipe changes, as a line."""
     keys = plan.keys
     acts = []
     if plan.samples:
@@ -50,27 +38,45 @@ def plan_text(plan: Plan, branches: Sequence[str] = ("one2many",)) -> str:
         acts.append(f"cls_loss={keys['cls_loss']}{masked} on {' and '.join(branches)}")
     if plan.box_weights is not None:
         acts.append(f"box_weight={keys['box_weight']}")
-    head = f"recipe={keys['recipe']}: " + ("; ".join(acts) or "nothing is changed, training is stock Ultralytics")
+    return f"recipe={keys['recipe']}: " + ("; ".join(acts) or "nothing is changed, training is stock Ultralytics")
+
+
+def by_bin(plan: Plan) -> Table:
+    """Counts and what is changed, by bin."""
     header = ("bin", "classes", "images", "instances", "repeat", "exposure x", "loss weight")
-    return "\n".join([head, *plan.notes, f"bins: {plan.bins.rule}", table(header, plan.bin_rows())])
+    return Table(header, plan.bin_rows(), f"bins: {plan.bins.rule}")
+
+
+def size_text(plan: Plan) -> str:
+    """How large the data set is."""
+    s = plan.stats
+    empty = int((s.image_counts == 0).sum())
+    return f"{s.num_images} images, {len(s.classes)} instances, {s.num_classes} classes ({empty} without an image)"
+
+
+def imbalances(plan: Plan) -> Table:
+    """How far the counts of classes are from equal."""
+    s = plan.stats
+    rows = [
+        (what, *imbalance(counts).values())
+        for what, counts in (("images", s.image_counts), ("instances", s.instance_counts))
+    ]
+    return Table(("imbalance", "max/min", "gini", "entropy", "effective classes"), rows)
+
+
+def classes(plan: Plan) -> ClassTable:
+    """One row per class, the most images first."""
+    return ClassTable([name.replace("_", " ") for name in CSV_HEADER], sorted(plan.rows(), key=lambda r: -r[3]))
 
 
 def stats_text(plan: Plan) -> str:
     """The data set's classes, imbalance, and what the recipe would do."""
-    s = plan.stats
-    rows = sorted(plan.rows(), key=lambda r: -r[3])
+    rows = list(classes(plan).rows)
     if len(rows) > MAX_CLASS_ROWS:
         half = MAX_CLASS_ROWS // 2
         gap = ("", f"... {len(rows) - 2 * half} more in class_stats.csv ...", *[""] * (len(CSV_HEADER) - 2))
         rows = [*rows[:half], gap, *rows[-half:]]
-    empty = int((s.image_counts == 0).sum())
-    size = f"{s.num_images} images, {len(s.classes)} instances, {s.num_classes} classes ({empty} without an image)"
-    measures = [
-        (what, *imbalance(counts).values())
-        for what, counts in (("images", s.image_counts), ("instances", s.instance_counts))
-    ]
-    header = ("imbalance", "max/min", "gini", "entropy", "effective classes")
-    return "\n\n".join([size, table(CSV_HEADER, rows), table(header, measures), plan_text(plan)])
+    return "\n\n".join([size_text(plan), aligned(CSV_HEADER, rows), show(imbalances(plan)), plan_text(plan)])
 
 
 def start_text(losses: dict[str, Any]) -> str:
@@ -101,7 +107,7 @@ def exposure_table(rows: Sequence[dict[str, Any]]) -> str:
     totals = [(n, a, int(t), t / a, int(b), int(p)) for n, a, t, b, p in exposure.bin_totals(rows)]
     header = ("bin", "tiles asked", "tiles drawn", "drawn/asked", "boxes that survived", "pasted")
     shown = len(header) - (not rows or exposure.PASTED not in rows[0])
-    return table(header[:shown], [t[:shown] for t in totals])
+    return aligned(header[:shown], [t[:shown] for t in totals])
 
 
 def epoch_text(rows: Sequence[tuple], header: Sequence[str]) -> str:
@@ -111,10 +117,3 @@ def epoch_text(rows: Sequence[tuple], header: Sequence[str]) -> str:
     if exposure.PASTED in header:
         parts.append(f"{int(sum(t[-1] for t in totals))} instances pasted")
     return "exposure: " + "; ".join(parts)
-
-
-def with_interval(value: float | None, interval: Sequence[float] | None, sign: str = "") -> str:
-    """`0.123 [0.100, 0.150]`; with sign="+" signed, for differences; None is shown as '-'."""
-    if value is None:
-        return "-"
-    return f"{value:{sign}.3f}" + (f" [{interval[0]:{sign}.3f}, {interval[1]:{sign}.3f}]" if interval else "")

@@ -15,7 +15,7 @@ import torch
 import ultralytics
 from ultralytics.utils import LOGGER
 
-from yolo_lt import __version__
+from yolo_lt import __version__, config
 from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.dataset.bins import Bins, frequency_bins
 from yolo_lt.errors import LTError
@@ -25,25 +25,31 @@ from yolo_lt.evaluate.binned import class_sets
 from yolo_lt.evaluate.official import check_official, compare_official
 from yolo_lt.evaluate.operating import DEPLOYED
 from yolo_lt.files import csv_text, write_text
-from yolo_lt.report.results import per_class_rows, report_text
+from yolo_lt.report.page import validation_page
+from yolo_lt.report.results import PER_CLASS, per_class, report_text
+from yolo_lt.report.write import write_page
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.federated import index_for
+from yolo_lt.ultra.history import training_of
 from yolo_lt.ultra.lost import IOU
+from yolo_lt.ultra.pictures import draw_examples
 from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import bins_of, counts_of, find_lt
 from yolo_lt.ultra.validator import VALIDATORS
 
 
 def run_validation(
-    model: Any, validate: Callable[..., Any], lt: dict[str, Any], rule: Any, theirs: dict[str, Any]
+    model: Any, validate: Callable[..., Any], lt: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]
 ) -> tuple[Report, Path]:
-    """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw; nothing is written yet.
+    """Validate `model` through Ultralytics' own `val` and evaluate what its validator saw.
+
+    The report is not written yet; its pictures are.
 
     Args:
         model: The YOLOLT.
         validate: Ultralytics' unbound-to-us `val`, which takes a validator class.
         lt: Every yolo-lt key.
-        rule: `bins=` if it was given, which then wins over the bins of the training; else None.
+        ours: The yolo-lt keys that were given: `bins=` among them wins over the bins of the training.
         theirs: Ultralytics' keys.
 
     Returns:
@@ -59,7 +65,7 @@ def run_validation(
     data = labels.load_data(theirs.get("data") or model.overrides.get("data"), split, lt["allow_download"])
     if len(model.names) != len(data["names"]):
         raise LTError(f"{weights} has {len(model.names)} classes and {data['yaml_file']} has {len(data['names'])}")
-    bins, counts = find_bins(weights, data, rule, model.task)
+    bins, counts = find_bins(weights, data, ours.get("bins"), model.task)
     names = labels.class_names(data)
     conf = DEPLOYED if lt["thresholds"] == "none" else read_thresholds(lt["thresholds"], names, DEPLOYED)
     scanned = labels.scan(data, split, model.task, theirs)  # a label out of range must not be dropped silently
@@ -76,9 +82,12 @@ def run_validation(
     validator = made[0]
     truth, found = validator.evaluation_input(names, index=index)
     context = {**_context(validator, weights, data, split), **_per_class(counts)}
+    context["command"] = config.command("val", **{"model": weights, "data": data["yaml_file"], **ours, **theirs})
     report = evaluated(truth, found, lt, bins, theirs.get("max_det"), context, conf)
+    folder, files = Path(validator.save_dir), validator.image_files()
+    pictures = draw_examples(report.examples or [], files, folder, dict(enumerate(names))) or None
     errors = {**(report.errors or {}), "lost": _lost(validator, bins)}
-    return replace(report, errors=errors), Path(validator.save_dir)
+    return replace(report, errors=errors, examples=pictures), folder
 
 
 def evaluated(
@@ -99,6 +108,7 @@ def evaluated(
         context=context,
         conf=conf,
         hierarchy=hierarchy,
+        examples=lt["examples"],
     )
     if not lt["official"]:
         return report
@@ -159,6 +169,7 @@ def _context(validator: Any, weights: Path, data: dict[str, Any], split: str) ->
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
+        "training": training_of(weights),
     }
 
 
@@ -167,13 +178,21 @@ def _per_class(counts: tuple[np.ndarray, np.ndarray]) -> dict[str, dict[int, int
     return {name: dict(enumerate(c.tolist())) for name, c in zip(names, counts, strict=True)}
 
 
-def write_report(folder: Path, report: Report) -> None:
-    """Write report.json, matches.npz and per_class.csv, and show the tables by bin."""
+def write_report(folder: Path, report: Report, plots: bool = True) -> None:
+    """Write report.json, matches.npz, per_class.csv and the page, and show the tables by bin.
+
+    Args:
+        folder: Where they go.
+        report: The report.
+        plots: Whether the charts are also written as PNG.
+    """
     content = report.to_json()
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "report.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     save_matches(folder / "matches.npz", report.matches, content["gt_sha256"])
-    write_text(folder / "per_class.csv", csv_text(per_class_rows(content)))
+    write_text(folder / "per_class.csv", csv_text([PER_CLASS, *per_class(content).rows]))
+    write_page(folder, validation_page(content, folder), plots)
     for sentence in report.warnings:
         LOGGER.warning(f"{PREFIX}{sentence}")
-    LOGGER.info(f"\n{report_text(content)}\n\nreport.json, matches.npz and per_class.csv are in {folder}")
+    files = "report.html, report.md, report.json, matches.npz and per_class.csv"
+    LOGGER.info(f"\n{report_text(content)}\n\n{files} are in {folder}")

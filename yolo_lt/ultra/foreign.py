@@ -40,12 +40,13 @@ def check_foreign(ours: dict[str, Any], lt: dict[str, Any], theirs: dict[str, An
     check_official(lt["protocol"], lt["official"])
 
 
-def evaluate_file(lt: dict[str, Any], theirs: dict[str, Any], detections: str | None = None) -> Report:
+def evaluate_file(lt: dict[str, Any], theirs: dict[str, Any], command: str, detections: str | None = None) -> Report:
     """Evaluate a file of detections; nothing is written yet.
 
     Args:
         lt: Every yolo-lt key.
         theirs: Ultralytics' keys, checked by `check_foreign`.
+        command: The command line that does this.
         detections: Instead of the key of that name.
     """
     truth = read_ground_truth(lt["gt"])
@@ -56,6 +57,7 @@ def evaluate_file(lt: dict[str, Any], theirs: dict[str, Any], detections: str | 
         "model": str(detections or lt["detections"]),
         "data": str(lt["gt"]),
         "versions": {"yolo_lt": __version__},
+        "command": command,
     }
     return evaluated(truth, found, lt, bins_of_rule(lt["bins"], truth), theirs.get("max_det"), context, conf)
 

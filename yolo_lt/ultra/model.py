@@ -163,14 +163,15 @@ class YOLOLT(YOLO):
         if lt["detections"] != "none":
             raise UsageError("detections= is evaluated without a model: leave model out")
         check_baseline(lt["baseline"])
-        rule = ours.get("bins")
-        report, folder = run_validation(self, super().val, lt, rule, theirs)
+        report, folder = run_validation(self, super().val, lt, ours, theirs)
+        plots = theirs.get("plots") is not False
         if lt["baseline"] == "none":
-            write_report(folder, report)
+            write_report(folder, report, plots)
             return report
         beside = {**theirs, "name": f"{folder.name}-baseline", "project": str(folder.parent)}
-        alike = partial(_validate, lt={**lt, "official": False}, rule=rule, theirs=beside)
-        return write_compared(report, folder, lt["baseline"], alike)
+        given = {name: value for name, value in ours.items() if name not in ("baseline", "official")}
+        alike = partial(_validate, lt={**lt, "official": False}, ours=given, theirs=beside)
+        return write_compared(report, folder, lt["baseline"], alike, plots)
 
     def predict(
         self, source: Any = None, stream: bool = False, predictor: Any = None, **kw: Any
@@ -255,11 +256,11 @@ class YOLOLT(YOLO):
         raise UsageError("tune() is not supported: Ultralytics' tuner runs stock trainers, so no recipe would act")
 
 
-def _validate(path: str, lt: dict[str, Any], rule: Any, theirs: dict[str, Any]) -> Report:
+def _validate(path: str, lt: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> Report:
     """Validate another checkpoint by the same keys; its report is written, too."""
     model = YOLOLT(path)
-    report, folder = run_validation(model, super(YOLOLT, model).val, lt, rule, theirs)
-    write_report(folder, report)
+    report, folder = run_validation(model, super(YOLOLT, model).val, lt, ours, theirs)
+    write_report(folder, report, theirs.get("plots") is not False)
     return report
 
 

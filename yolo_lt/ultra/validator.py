@@ -138,7 +138,7 @@ class LTDetectionValidator(DetectionValidator):
             index: What was looked for in the images of the split, in the order of its labels.
         """
         labels = {label["im_file"]: label for label in self.dataloader.dataset.labels}
-        ids, files = zip(*sorted(zip(self.image_ids(labels), labels, strict=True)), strict=True)
+        files = self.image_files()
         place, turned = {f: i for i, f in enumerate(files)}, self.args.task == "obb"
         if index is not None:
             index = index.align([os.path.abspath(f).replace(os.sep, "/") for f in files])[0]
@@ -146,8 +146,13 @@ class LTDetectionValidator(DetectionValidator):
         rows = np.concatenate([np.c_[np.full(len(x), place[f]), x] for f, x in per_image.items()])
         image, cls = rows[:, 0].astype(np.int64), rows[:, 6].astype(np.int64)
         of_files = ([labels[f] for f in files], [self.sizes[f] for f in files])
-        truth = ground_truth(*of_files, np.array(ids), names, turned, index)
+        truth = ground_truth(*of_files, np.array(self.image_ids(files)), names, turned, index)
         return truth, Detections(image, cls, rows[:, 1:5], rows[:, 5], rows[:, 7] if turned else None)
+
+    def image_files(self) -> list[str]:
+        """The image paths of the split in the order of their identities, which is that of the evaluation's images."""
+        files = list(dict.fromkeys(label["im_file"] for label in self.dataloader.dataset.labels))
+        return [file for _, file in sorted(zip(self.image_ids(files), files, strict=True))]
 
     def image_ids(self, files: Iterable[str]) -> list[str]:
         """The identity of every image of the split: its path below their common folder."""
