@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ultralytics.utils import LOGGER, colorstr
 
+from yolo_lt.balance.plan import Plan
 from yolo_lt.dataset.bins import BIN_NAMES, Bins
 from yolo_lt.dataset.federated import FederatedIndex
 from yolo_lt.errors import LTError
@@ -100,6 +101,23 @@ class EpochMetrics:
     select: str = "map"
     index: FederatedIndex | None = None
     hierarchy: str | None = None
+
+    @classmethod
+    def of_training(
+        cls, plan: Plan, lt: Mapping[str, Any], labels: Sequence[Mapping[str, Any]], index: FederatedIndex | None
+    ) -> EpochMetrics:
+        """Of a training's plan, every yolo-lt key, and the labels of the images on which epochs are compared."""
+        names = list(plan.stats.names)
+        return cls(
+            names=names,
+            bins=plan.bins,
+            evaluated=classes_in(labels, len(names)),
+            protocol=lt["protocol"],
+            max_det=lt.get("max_det"),
+            select=lt["select"],
+            index=index,
+            hierarchy=None if lt["hierarchy"] == "none" else lt["hierarchy"],
+        )
 
     @property
     def columns(self) -> list[str]:

@@ -25,13 +25,14 @@ from yolo_lt.report.tables import acted_text, epoch_text, plan_text, start_text
 from yolo_lt.ultra.changes import draw_pasted, make_changes
 from yolo_lt.ultra.criterion import ClassificationLoss, install_planned
 from yolo_lt.ultra.dataset import BalancedDataset
-from yolo_lt.ultra.epochs import EpochMetrics, classes_in
+from yolo_lt.ultra.epochs import EpochMetrics
 from yolo_lt.ultra.federated import index_for
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
 from yolo_lt.ultra.loss_state import drop_old_states, load_state, save_state
 from yolo_lt.ultra.masks import AnnotationMask
 from yolo_lt.ultra.preflight import PREFIX
+from yolo_lt.ultra.run_plots import draw_run
 from yolo_lt.ultra.runfiles import find_lt, write_plan
 from yolo_lt.ultra.validator import VALIDATORS
 
@@ -223,6 +224,11 @@ class LTMixin(_Trainer):
         ours = [ratio_columns(loss.loss, name, bins) for name, loss in self.losses.items()]
         super().save_metrics({k: v for columns in (metrics, *ours) for k, v in columns.items()})
 
+    def plot_metrics(self) -> None:
+        """Ultralytics' curves, and ours by bin."""
+        super().plot_metrics()
+        draw_run(self.save_dir, self.validator, self.plan, self.on_plot)
+
     def save_model(self) -> bool:
         """Save last.pt and best.pt under temporary names, so that a killed run never leaves half a checkpoint."""
         last, best = self.last, self.best
@@ -263,17 +269,8 @@ class LTMixin(_Trainer):
     def _epoch_metrics(self, dataset: Any) -> EpochMetrics:
         """What is evaluated by bin after every epoch, on the images of `dataset`."""
         lt = {**config.resolve({}), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
-        names = list(self.plan.stats.names)
-        return EpochMetrics(
-            names=names,
-            bins=self.plan.bins,
-            evaluated=classes_in(dataset.labels, len(names)),
-            index=index_for(lt["protocol"], dataset, self.data, lt["federated"], self._compared_on()),
-            protocol=lt["protocol"],
-            max_det=lt.get("max_det"),
-            select=lt["select"],
-            hierarchy=None if lt["hierarchy"] == "none" else lt["hierarchy"],
-        )
+        index = index_for(lt["protocol"], dataset, self.data, lt["federated"], self._compared_on())
+        return EpochMetrics.of_training(self.plan, lt, dataset.labels, index)
 
 
 class LTDetectionTrainer(LTMixin, DetectionTrainer):
