@@ -70,6 +70,22 @@ def test_every_protocol_names_itself_and_its_cap_in_the_first_line(protocol, cap
     assert text.startswith(f"protocol {protocol}, {cap}, split -, head one2many, bins: given\n")
 
 
+# The weakest classes -------------------------------------------------------------------------------------------------
+
+
+def test_the_weakest_classes_and_what_became_of_their_objects():
+    example = {"id": 7, "n_gt": 4, "found": 2, "confused": 2, "missed": 0, "shown": []}
+    text = report_text(report(examples=[example]))
+    (part,) = [part for part in text.split("\n\n") if part.startswith("the weakest classes, at confidence 0.25\n")]
+    assert " ".join(words(part, "class")) == "class bin AP50 training images boxes found as another missed"
+    assert words(part, "cup") == ["cup", "head", "0.505", "-", "4", "2", "2", "0"]
+
+
+@pytest.mark.parametrize("examples", [None, []])
+def test_without_examples_there_is_no_such_table(examples):
+    assert "the weakest" not in report_text(report(examples=examples))
+
+
 # Why AP is lost ------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ WORST = 5  # pairs of classes that the terminal shows; report.json has more
 
 def report_text(report: dict[str, Any]) -> str:
     """Every table of a report for the terminal, without that by class."""
-    tables = (summary(report), operating(report), shares(report), confusion(report), lost(report))
+    tables = (summary(report), operating(report), shares(report), confusion(report), weakest(report), lost(report))
     parts = [show(table) for table in tables if table is not None]
     difference = baseline(report)
     parts += [official_text(report), "" if difference is None else show(difference)]
@@ -101,6 +101,18 @@ def worst_pairs(report: dict[str, Any]) -> list[tuple[str, str, int, int]]:
     names = {c["id"]: c["name"] for c in report["per_class"]}
     pairs = report["errors"]["confusion"]["worst_pairs"]
     return [(names[p["true"]], names[p["taken_for"]], p["count"], p["n_gt"]) for p in pairs]
+
+
+def weakest(report: dict[str, Any]) -> Table | None:
+    """What became of the objects of the classes that the page shows in pictures, worst class first."""
+    classes, found = {c["id"]: c for c in report["per_class"]}, report.get("examples") or []
+    rows = [
+        (c["name"], c["bin"], c["AP50"], c["train_images"], e["n_gt"], e["found"], e["confused"], e["missed"])
+        for e in found
+        for c in [classes[e["id"]]]
+    ]
+    header = ("class", "bin", "AP50", "training images", "boxes", "found", "as another", "missed")
+    return Table(header, rows, f"the weakest classes, at {confidence_text(report)}") if rows else None
 
 
 def lost(report: dict[str, Any]) -> Table | None:
