@@ -35,6 +35,7 @@ def test_the_wheel_holds_one_top_level_package_and_every_configuration_file(whee
     modules = {p.relative_to(ROOT).as_posix() for p in (ROOT / "yolo_lt").rglob("*.py")}
     assert modules <= set(names)
     assert "yolo_lt/py.typed" in names
+    assert {f"yolo_lt/report/templates/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
 
 
 @pytest.mark.slow
