@@ -1,6 +1,8 @@
-"""The benches of the losses and of the evaluation run, and find what the tests say."""
+"""The benches of the losses, of the evaluation and of the page run, and find what the tests say."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,3 +46,18 @@ def test_the_evaluation_is_timed_against_the_official_packages(name, against):
     assert ratio, done.stdout
     assert float(ratio[1]) > 1
     assert "5 bootstrap replicates / evaluation" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_page_is_weighed_and_timed():
+    if not shutil.which("chromium"):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no Chromium: the page is not opened")
+    words = ["classes=40", "images=30", "runs=1"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "bench_report.py"), *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 0.05 < float(re.search(r"has ([\d.]+) MB", done.stdout)[1]) < 1, done.stdout
+    times = [float(t) for t in re.findall(r"in ([\d.]+) \[", done.stdout)]
+    assert len(times) == 4, done.stdout
+    assert times[0] < times[1], "without the PNG it is quicker"
