@@ -92,14 +92,15 @@ def compare(*runs: str, **kw: Any) -> dict[str, Any]:
         The content of comparison.json: the first of them, and the `others`.
 
     Raises:
-        UsageError: Not two sides, or keys that do not act.
+        UsageError: Fewer than two sides, or keys that do not act.
         LTError: Runs that cannot be read or paired.
     """
     ours, theirs = config.split(kw, "compare")
     acting = ("project", "name", "exist_ok", "seed", "cfg")
     if idle := [name for name, value in theirs.items() if name not in acting and value is not None]:
         raise UsageError(f"{idle[0]} does not act in compare")
-    return run_comparison(runs, config.resolve(ours)["bootstrap"], theirs, {**ours, **theirs})
+    command = config.command("compare", runs, **ours, **theirs)
+    return run_comparison(runs, config.resolve(ours)["bootstrap"], theirs, command)
 
 
 def predict(model: str | Path | None = None, **kw: Any) -> Path:

@@ -16,7 +16,7 @@ VERBS = {
     "finetune-head": "re-train the classification branch of a checkpoint, everything else frozen",
     "calibrate": "a per-class map of the logits, chosen on held-out images, folded into a copy of the checkpoint",
     "val": "AP, AP50, AP75 and AR for all, head, medium and tail, with intervals, and why AP is lost",
-    "compare": "two validations, A B: the difference B - A by bin with its interval; A0,A1 B0,B1: one per seed",
+    "compare": "validations A B ...: the differences to A by bin with intervals, and a page; A0,A1 B0,B1: one per seed",
     "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
     "export": "ONNX that equals the checkpoint (checked), with bins and class counts inside; other formats as well",
     "cfg": "every yolo-lt key and its default",

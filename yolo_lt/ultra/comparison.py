@@ -11,7 +11,6 @@ from typing import Any
 from ultralytics.utils import LOGGER, RUNS_DIR
 from ultralytics.utils.files import increment_path
 
-from yolo_lt import config
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.evaluate.runs import Run, against, compare_runs, read_run
@@ -65,19 +64,17 @@ def _run(name: str, report: Report) -> Run:
     return Run(name, report.matches, report.gt_sha256, report.to_json())
 
 
-def run_comparison(
-    sides: Sequence[str], replicates: int, theirs: dict[str, Any], given: dict[str, Any]
-) -> dict[str, Any]:
+def run_comparison(sides: Sequence[str], replicates: int, theirs: dict[str, Any], command: str) -> dict[str, Any]:
     """Compare finished validations; writes comparison.json and the page.
 
     Args:
         sides: Two or more, baseline first, each one folder or several with commas between them, one per seed.
         replicates: Of the images and pairs; 0: no intervals.
         theirs: Ultralytics' keys: project, name, exist_ok, seed.
-        given: Every key that was given, for the command line at the page's foot.
+        command: What was called, for the page's foot.
 
     Raises:
-        UsageError: Not two sides, or not equally many runs on all.
+        UsageError: Fewer than two sides, or not equally many runs on all.
         LTError: Runs that cannot be read or paired.
     """
     if len(sides) < 2:
@@ -95,7 +92,7 @@ def run_comparison(
     content = {**found[0], "others": found[1:]}
     write_text(folder / "comparison.json", json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
     told = [Side([run.name for run in side], [run.report for run in side]) for side in (baseline, *ours)]
-    write_page(folder, comparison_page(told, found, config.command("compare", sides, **given)))
+    write_page(folder, comparison_page(told, found, command))
     tables = "\n\n".join(show(comparison(f)) for f in found)
     LOGGER.info(f"\n{tables}\n\nreport.html, report.md and comparison.json are in {folder}")
     return content
