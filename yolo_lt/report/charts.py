@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yolo_lt.dataset.bins import BIN_NAMES
+from yolo_lt.evaluate.binned import ROWS
 from yolo_lt.report.class_charts import ap_by_images, change_by_images, rank
 from yolo_lt.report.drawing import INK, MUTED, PAPER, STYLE, Chart, Tips, legend_below
 from yolo_lt.report.names import number_of, printable
@@ -25,7 +25,6 @@ __all__ = [
     "training_by_bin",
 ]
 
-ROWS = ("all", *BIN_NAMES)
 SHOWN = {"AP": "o", "AP50": "D", "AP75": "s"}  # of a difference, with their markers
 FEW = 5  # detections: with fewer the precision of a step of confidence says nothing
 MANY_EPOCHS = 40  # from there a marker per epoch is clutter

@@ -8,6 +8,7 @@ import numpy as np
 
 from yolo_lt.balance.plan import Plan
 from yolo_lt.dataset.bins import BIN_NAMES
+from yolo_lt.evaluate.binned import ROWS
 from yolo_lt.report.drawing import INK, MUTED, Chart, Tips, legend_below
 from yolo_lt.report.names import number_of, printable
 from yolo_lt.report.scatter import ORDER, Point, What, classes_of, count_axis, marks_of, scatter
@@ -46,7 +47,7 @@ def change_by_images(report: dict[str, Any], baseline: dict[str, Any]) -> Chart 
     points = [_point(c, c["AP50"] - before[c["id"]]) for c in both]
     if not any(p.images for p in points):
         return None
-    changes = {name: [p.value for p in points if name in ("all", p.bin)] for name in ("all", *BIN_NAMES)}
+    changes = {name: [p.value for p in points if name in ("all", p.bin)] for name in ROWS}
     means = {name: float(np.mean(values)) for name, values in changes.items() if values}
     what = What(points, _bins_or_all(means), "mean", "{:+.3f}", _sizes(report))
 

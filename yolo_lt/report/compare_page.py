@@ -12,7 +12,7 @@ from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.report import charts, results, words
 from yolo_lt.report.blocks import Block, ClassTable, Facts, Section, Table
 from yolo_lt.report.drawing import Chart
-from yolo_lt.report.page import Page, details, facts
+from yolo_lt.report.page import Page, details, facts, filled
 
 METRIC = words.METRIC
 Reports = Sequence[dict[str, Any]]
@@ -39,7 +39,7 @@ def comparison_page(sides: Sequence[Side], found: Sequence[dict[str, Any]], comm
     summary = [*_told(labels, found, means), *_differences(labels, found, means), _levels(labels, means)]
     summary += [results.comparison(f) for f in found]
     runs = [(names[f], Path(f), r) for side in sides for f, r in zip(side.folders, side.reports, strict=True)]
-    parts = [Section("summary", "What differs", [block for block in summary if block is not None])]
+    parts = [Section("summary", "What differs", filled(summary))]
     classes = Section("classes", "Every class", [_classes(labels, means)])
     told = [(name, [*report["warnings"], facts(report)]) for name, _, report in runs]
     about = Section("about", "How this was measured", [Facts([], command)], told)
@@ -125,7 +125,7 @@ def _columns(runs: Sequence[tuple[str, Path, dict[str, Any]]]) -> list[Section]:
     sections = []
     for same in zip(*told, strict=True):
         columns = [
-            (name, [b for b in (_numbered(block, i, len(runs)) for block in blocks) if b is not None])
+            (name, filled([_numbered(block, i, len(runs)) for block in blocks]))
             for i, ((name, _, _), (_, _, blocks)) in enumerate(zip(runs, same, strict=True), 1)
         ]
         sections.append(Section(same[0][0], same[0][1], [], columns))

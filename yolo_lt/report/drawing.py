@@ -12,8 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-import matplotlib as mpl
-
 from yolo_lt.files import replacing
 from yolo_lt.report.names import printable
 
@@ -102,8 +100,9 @@ class Chart(NamedTuple):
 
 
 @contextmanager
-def canvas(size: tuple[float, float]) -> Iterator[Any]:
-    """An empty figure in this package's style, whatever style the user has set."""
+def canvas(size: tuple[float, float], salt: str | None = None) -> Iterator[Any]:
+    """An empty figure in this package's style, whatever style the user has set; ids in SVG follow from `salt`."""
+    import matplotlib as mpl  # slow to load, and most commands draw nothing
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -111,7 +110,7 @@ def canvas(size: tuple[float, float]) -> Iterator[Any]:
         for message in ("Glyph .* missing from", "Matplotlib currently does not support"):  # a browser has the glyphs
             warnings.filterwarnings("ignore", message=message)
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE_RC)
+        mpl.rcParams.update({**STYLE_RC, "svg.hashsalt": salt})
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
@@ -142,8 +141,7 @@ def svg(chart: Chart) -> str:
     It has no size of its own but fills the width that it is given, and refers to nothing outside itself.
     """
     out = io.StringIO()
-    with canvas(chart.size) as figure:
-        mpl.rcParams["svg.hashsalt"] = chart.name  # else ids are drawn by lot
+    with canvas(chart.size, salt=chart.name) as figure:  # without it ids are drawn by lot
         tips = chart.draw(figure)
         figure.patch.set_visible(False)
         figure.savefig(out, format="svg", metadata={"Date": None})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from yolo_lt.report import charts, results, words
-from yolo_lt.report.blocks import Block, Facts, Gallery, Picture, Section, Table
+from yolo_lt.report.blocks import Block, Facts, Gallery, Picture, Section, Table, cell_text
 from yolo_lt.report.drawing import Chart
 
 PAIRS = 10  # of classes that the page shows; report.json has more
@@ -37,10 +37,10 @@ def validation_page(report: dict[str, Any], folder: Path) -> Page:
     first, *others = details(report, folder)
     summary = [*words.tiles(report), *words.lead(report), *first[2], *difference(report), results.summary(report)]
     summary += [results.baseline(report)]
-    parts = [Section(key, title, _filled(blocks)) for key, title, blocks in others]
+    parts = [Section(key, title, filled(blocks)) for key, title, blocks in others]
     classes = Section("classes", "Every class", [results.per_class(report)])
     about = Section("about", "How this was measured", [*report["warnings"], facts(report)])
-    return Page(words.title(report), [Section("summary", "Summary", _filled(summary)), *parts, classes, about])
+    return Page(words.title(report), [Section("summary", "Summary", filled(summary)), *parts, classes, about])
 
 
 def difference(report: dict[str, Any]) -> list[Block | None]:
@@ -84,7 +84,8 @@ def _why(report: dict[str, Any]) -> list[Block | None]:
     return [results.shares(report), shown, results.lost(report), pairs(report)]
 
 
-def _filled(blocks: Sequence[Block | None]) -> list[Block]:
+def filled(blocks: Sequence[Block | None]) -> list[Block]:
+    """The blocks that there are."""
     return [block for block in blocks if block is not None]
 
 
@@ -106,7 +107,7 @@ def _gallery(example: dict[str, Any], classes: dict[int, dict[str, Any]], folder
     c = classes[example["id"]]
     trained = "" if c["train_images"] is None else f", {c['train_images']} training images"
     found = f"{example['found']} of {example['n_gt']} objects found"
-    text = f"AP50 {results.short(c['AP50'])}{trained}; {found}, {example['confused']} taken for another class"
+    text = f"AP50 {cell_text(c['AP50'])}{trained}; {found}, {example['confused']} taken for another class"
     shown = [
         Picture(folder / object_["file"], _caption(object_, classes), object_["outcome"])
         for object_ in example["shown"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from yolo_lt.dataset.bins import BIN_NAMES
+from yolo_lt.evaluate.binned import ROWS
 from yolo_lt.evaluate.compare import verdict
 from yolo_lt.evaluate.deployed import RATES
 from yolo_lt.evaluate.metrics import METRICS
-from yolo_lt.report.blocks import ClassTable, Table, show, with_interval
+from yolo_lt.report.blocks import ClassTable, Table, cell_text, show, with_interval
 
 PER_CLASS = ("id", "name", "bin", "train_images", "train_instances", "n_gt", "AP", "AP50", "AP75")
 WORST = 5  # pairs of classes that the terminal shows; report.json has more
@@ -51,13 +51,8 @@ def _sizes_text(report: dict[str, Any]) -> str:
     areas = report["areas"]
     if not areas:
         return ""
-    of_bin = {name: " / ".join(short(areas[size][name]["AP"]) for size in areas) for name in known(report)}
+    of_bin = {name: " / ".join(cell_text(areas[size][name]["AP"]) for size in areas) for name in known(report)}
     return f"AP of {' / '.join(areas)} boxes: {', '.join(f'{name} {text}' for name, text in of_bin.items())}"
-
-
-def short(value: float | None) -> str:
-    """A number as the tables show it."""
-    return "-" if value is None else f"{value:.3f}"
 
 
 def shares(report: dict[str, Any]) -> Table | None:
@@ -211,7 +206,7 @@ def comparison_text(
     """
     column = METRICS.index(metric)
     rows = []
-    for i, name in enumerate(("all", *BIN_NAMES)):
+    for i, name in enumerate(ROWS):
         sides = [r["metrics"][name] for r in reports]
         if any(m is None for m in sides):
             continue

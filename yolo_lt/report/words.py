@@ -8,9 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from yolo_lt.dataset.bins import BIN_NAMES
-from yolo_lt.report.blocks import Tile
+from yolo_lt.report.blocks import Tile, cell_text
 from yolo_lt.report.names import number_of
-from yolo_lt.report.results import confidence_text, known, short
+from yolo_lt.report.results import confidence_text, known
 
 METRIC = "AP50"  # what the page shows first: the errors and curves below it are of IoU 0.5 as well
 NAMED = {"all": "all classes", "head": "the head", "medium": "medium classes", "tail": "the tail"}
@@ -47,8 +47,8 @@ def _levels(report: dict[str, Any]) -> str:
         return f"No class has boxes{where}, so there is nothing to measure."
     every = report["metrics"]["all"]
     classes = "one class that has" if every["n_evaluated"] == 1 else f"{every['n_evaluated']} classes that have"
-    whole = f"{short(every[METRIC])} over the {classes} boxes here"
-    bins = [f"{short(measured[b][METRIC])} for {NAMED[b]}" for b in BIN_NAMES if b in measured]
+    whole = f"{cell_text(every[METRIC])} over the {classes} boxes here"
+    bins = [f"{cell_text(measured[b][METRIC])} for {NAMED[b]}" for b in BIN_NAMES if b in measured]
     missing = [NAMED[b] for b, m in known(report).items() if m[METRIC] is None and m["n_classes"]]
     nothing = f" Nothing can be said of {listed(missing)}: no boxes here." if missing else ""
     return f"{METRIC} is {listed(bins)}; {whole}.{nothing}" if bins else f"{METRIC} is {whole}.{nothing}"
@@ -61,7 +61,7 @@ def _losses(report: dict[str, Any]) -> str:
     if rarest is None:
         return ""
     worst = sorted(shares[rarest]["loss"].items(), key=lambda kind: -kind[1])[:2]
-    parts = [f"{KINDS[kind]} ({short(loss)})" for kind, loss in worst if loss >= 0.0005]
+    parts = [f"{KINDS[kind]} ({cell_text(loss)})" for kind, loss in worst if loss >= 0.0005]
     missed = shares[rarest]["counts"]["missed"]  # a class of which nothing was found gains nothing in the shares
     if not parts:
         return f"Objects of {NAMED[rarest]} without any box: {missed}." if missed else ""
@@ -131,8 +131,10 @@ def _tile(name: str, m: dict[str, Any], change: dict[str, Any] | None, than: str
     bounds = (m["ci95"] or {}).get(METRIC)
     interval = "" if not bounds or m[METRIC] is None else f"[{bounds[0]:.3f}, {bounds[1]:.3f}]"
     classes, boxes = number_of(m["n_classes"], "class", "classes"), number_of(m["n_gt"], "box", "boxes")
-    more = [f"AP {short(m['AP'])}", f"{m['n_evaluated']} of {classes}, {boxes}"]
-    return Tile(name, short(m[METRIC]), interval, [*more, delta(change, than)] if change and change[METRIC] else more)
+    more = [f"AP {cell_text(m['AP'])}", f"{m['n_evaluated']} of {classes}, {boxes}"]
+    return Tile(
+        name, cell_text(m[METRIC]), interval, [*more, delta(change, than)] if change and change[METRIC] else more
+    )
 
 
 def percent(share: float) -> str:
