@@ -1,16 +1,23 @@
 """The federated index: built from LVIS annotations and from merged sources, written, read, aligned and asked."""
 
 import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, Lists, from_known_classes, from_lvis, load
+from yolo_lt.dataset.convert.coco import lvis_index
+from yolo_lt.dataset.convert.source import Categories, Split, index_of, keep_classes
+from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, Lists, from_known_classes, load
+from yolo_lt.dataset.rows import Boxes
 from yolo_lt.errors import LTError
 
 CLASSES = ("ant", "bee", "cat", "dog", "eel")
+SIZE = {"width": 40, "height": 20}
 LVIS = {
     "categories": [{"id": i, "name": n} for i, n in ((7, "dog"), (2, "bee"), (9, "eel"), (1, "ant"), (4, "cat"))],
     "images": [
@@ -22,8 +29,21 @@ LVIS = {
 }
 
 
+def whole(content):
+    """LVIS annotations with sizes of images, and boxes."""
+    boxed = [{**a, "bbox": [1, 2, 3, 4]} for a in content["annotations"]]
+    return {**content, "images": [{**image, **SIZE} for image in content["images"]], "annotations": boxed}
+
+
+def read_lvis(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lvis.json"
+        path.write_text(json.dumps(content))
+        return lvis_index(path)
+
+
 def lvis():
-    return from_lvis(LVIS)
+    return read_lvis(whole(LVIS))
 
 
 def test_lvis_annotations_give_a_row_per_image_with_classes_in_the_order_of_their_ids():
@@ -63,7 +83,7 @@ def test_where_images_are_blended_the_lesser_weight_counts():
 @pytest.mark.realdata
 def test_the_lists_of_real_lvis_annotations(shared):
     path = shared / "evaldata" / "lvis_val_100.json"
-    index, data = from_lvis(path), json.loads(path.read_bytes())
+    index, data = lvis_index(path), json.loads(path.read_bytes())
     ids = [c["id"] for c in sorted(data["categories"], key=lambda c: c["id"])]
     assert len(index.images) == index.num_rows == 100
     assert index.images[0].startswith("val2017/")
@@ -75,26 +95,31 @@ def test_the_lists_of_real_lvis_annotations(shared):
 
 
 @pytest.mark.parametrize("missing", ["categories", "images", "annotations"])
-def test_json_that_is_not_of_lvis_is_refused(missing, tmp_path):
-    path = tmp_path / "coco.json"
-    path.write_text(json.dumps({k: v for k, v in LVIS.items() if k != missing}))
-    with pytest.raises(LTError, match=rf"coco.json: not LVIS annotations: KeyError '{missing}'"):
-        from_lvis(path)
+def test_json_that_is_not_of_lvis_is_refused(missing):
+    with pytest.raises(LTError, match=rf"lvis.json is no COCO or LVIS file: .*missing required field `{missing}`"):
+        read_lvis({k: v for k, v in whole(LVIS).items() if k != missing})
 
 
 def test_coco_annotations_without_negatives_are_refused():
     images = [{k: v for k, v in image.items() if k != "neg_category_ids"} for image in LVIS["images"]]
-    with pytest.raises(LTError, match="not LVIS annotations: KeyError 'neg_category_ids'"):
-        from_lvis({**LVIS, "images": images})
+    with pytest.raises(LTError, match=r"lvis.json are no LVIS annotations: no image has neg_category_ids"):
+        read_lvis(whole({**LVIS, "images": images}))
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"{", "is no JSON"), (None, "cannot be read: No such file")])
-def test_a_file_that_cannot_be_read_is_named(content, message, tmp_path):
-    path = tmp_path / "lvis.json"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(LTError, match=f"lvis.json {message}"):
-        from_lvis(path)
+def test_a_class_is_known_by_a_box_that_lies_outside_its_image():
+    content = whole(LVIS)
+    content["annotations"][3]["bbox"] = [100, 100, 5, 5]
+    assert read_lvis(content).positive[2].tolist() == [3]
+
+
+def test_crowds_of_lvis_annotations_are_groups_of_the_index():
+    content = whole(LVIS)
+    content["annotations"][2]["iscrowd"] = 1
+    index = read_lvis(content)
+    assert (index.groups.image.tolist(), index.groups.cls.tolist()) == ([0], [1])
+    np.testing.assert_allclose(index.groups.box, [[2.5 / 40, 4 / 20, 3 / 40, 4 / 20]], rtol=1e-6)
+    assert index.not_exhaustive[0].tolist() == [0, 1]
+    assert lvis().groups is None
 
 
 # Sources --------------------------------------------------------------------------------------------------------------
@@ -218,3 +243,185 @@ def test_other_files_are_no_index(tmp_path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(LTError, match="is no federated index"):
         load(path)
+
+
+# Groups and labels ----------------------------------------------------------------------------------------------------
+
+OLD_KEYS = {"schema", "row", "classes", "images"} | {
+    f"{name}_{part}" for name in ("positive", "negative", "not_exhaustive") for part in ("classes", "offsets")
+}
+
+
+def boxes(*images):
+    """Boxes of images, each given by the classes of its boxes; every box differs."""
+    cls = np.array([c for classes in images for c in classes], np.int32)
+    box = np.linspace(0.1, 0.9, 4 * len(cls), dtype=np.float32).reshape(-1, 4)
+    return Boxes(np.cumsum([0, *map(len, images)]), cls, box)
+
+
+def grouped(*images, **more):
+    """An index of images that were all looked through, with group boxes of these classes."""
+    rows, names = np.full(len(images), EVERYTHING), tuple(f"{i}.jpg" for i in range(len(images)))
+    return FederatedIndex(CLASSES, names, rows, *[Lists.of([])] * 3, boxes(*images), **more)
+
+
+def of_image(groups, i):
+    cls, box = groups.of(i)
+    return cls.tolist(), box.tolist()
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.integers(0, 4), max_size=3), max_size=5), st.booleans())
+def test_groups_and_labels_are_written_and_read(tmp_path_factory, images, labelled):
+    labels = tuple(f"/m/{name} ä" for name in CLASSES) if labelled else None
+    index = grouped(*images, labels=labels)
+    path = tmp_path_factory.mktemp("index") / "federated.npz"
+    index.save(path)
+    read = load(path)
+    assert read.labels == labels
+    assert [of_image(read.groups, i) for i in range(len(images))] == [
+        of_image(index.groups, i) for i in range(len(images))
+    ]
+    assert read.groups.box.dtype == np.float32
+
+
+def test_an_index_without_groups_is_the_file_that_it_always_was(tmp_path):
+    lvis().save(tmp_path / "federated.npz")
+    with np.load(tmp_path / "federated.npz") as file:
+        assert set(file.files) == OLD_KEYS
+    read = load(tmp_path / "federated.npz")
+    assert (read.groups, read.labels) == (None, None)
+
+
+def test_groups_follow_their_images():
+    index = grouped([0, 1], [], [2], labels=CLASSES)
+    aligned, missing = index.align(["/x/2.jpg", "/x/new.jpg", "/x/0.jpg", "/y/2.jpg"])
+    assert missing == 1
+    expected = [of_image(index.groups, 2), ([], []), of_image(index.groups, 0), of_image(index.groups, 2)]
+    assert [of_image(aligned.groups, i) for i in range(4)] == expected
+    selected = aligned.select(np.array([False, True, True, True]))
+    assert [of_image(selected.groups, i) for i in range(3)] == expected[1:]
+    assert selected.labels == CLASSES
+    assert selected.images == aligned.images[1:]
+
+
+@pytest.mark.parametrize("again", ["select", "align"])
+def test_images_without_groups_stay_images_without_groups(again, tmp_path):
+    """Their groups are empty, and as many images must be in them as in the index, or it could not be read."""
+    empty = grouped([], [0], []).select(np.array([True, False, True]))
+    fewer = empty.select(np.array([False, True])) if again == "select" else empty.align(["2.jpg"])[0]
+    fewer.save(tmp_path / "federated.npz")
+    assert len(load(tmp_path / "federated.npz").groups.offsets) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"groups_offsets": np.array([0, 1, 2])}, "the groups do not fit"),
+        ({"groups_offsets": np.array([0, 2, 1, 3])}, "the groups do not fit"),
+        ({"groups_offsets": np.array([1, 2, 2, 3])}, "the groups do not fit"),
+        ({"groups_cls": np.array([0, 1, 5], np.int32)}, "the groups do not fit"),
+        ({"groups_cls": np.array([0, -1, 2], np.int32)}, "the groups do not fit"),
+        ({"groups_box": np.zeros((3, 3), np.float32)}, "the groups do not fit"),
+        ({"groups_box": None}, ".*groups_box"),
+        ({"labels": np.frombuffer(b"one\ntwo", np.uint8)}, "5 classes, but 2 labels of a hierarchy"),
+    ],
+)
+def test_damaged_groups_are_refused(changed, message, tmp_path):
+    path = tmp_path / "federated.npz"
+    grouped([0, 1], [], [2], labels=CLASSES).save(path)
+    with np.load(path) as file:
+        content = {k: file[k] for k in file.files}
+    np.savez(path, **{k: v for k, v in {**content, **changed}.items() if v is not None})
+    with pytest.raises(LTError, match=rf"federated.npz is damaged: {message}"):
+        load(path)
+
+
+# Of a source ----------------------------------------------------------------------------------------------------------
+
+
+def split(objects, groups=(), positive=None, negative=None, few=None, outline=None):
+    """A split of a source whose images are given by the classes of their boxes."""
+    names, ids = CLASSES, tuple(10 + c for c in range(5))
+    categories = Categories(names, ids, tuple("rcffr"), tuple(f"/m/{n}" for n in names))
+    images = tuple(f"{i}.jpg" for i in range(len(objects)))
+    lists = [None if rows is None else Lists.of(rows) for rows in (positive, negative, few)]
+    return Split(categories, images, boxes(*objects), boxes(*(groups or [[]] * len(objects))), *lists, outline)
+
+
+def rows_of(index, lists):
+    return [[] if r == EVERYTHING else getattr(index, lists)[int(r)].tolist() for r in index.row]
+
+
+def test_a_source_in_which_all_was_looked_for_needs_no_index():
+    assert index_of(split([[0], [1]])) is None
+    assert index_of(split([[0], [1]], few=[[], []])) is None
+
+
+def test_crowds_alone_make_an_index_in_which_all_is_known_but_their_class():
+    index = index_of(split([[0], [1], [2], []], groups=[[], [1], [1, 3], [1]], few=[[], [1], [1, 3], [1]]))
+    assert index.row.tolist() == [EVERYTHING, 0, 1, 0], "images that are alike share a row"
+    assert rows_of(index, "not_exhaustive") == [[], [1], [1, 3], [1]]
+    assert rows_of(index, "positive") == [[]] * 4
+    assert all(index.verified(int(r)).all() for r in index.row)
+    assert index.negative_weights(1, 0.5).tolist() == [1, 0, 1, 0, 1]
+    assert [of_image(index.groups, i)[0] for i in range(4)] == [[], [1], [1, 3], [1]]
+    assert index.labels == tuple(f"/m/{n}" for n in CLASSES)
+
+
+def test_lists_of_a_source_are_the_rows_of_its_images():
+    index = index_of(split([[0], []], positive=[[0], [4]], negative=[[1, 2], []]))
+    assert rows_of(index, "positive") == [[0], [4]]
+    assert rows_of(index, "negative") == [[1, 2], []]
+    assert rows_of(index, "not_exhaustive") == [[], []]
+    assert index.groups is None
+
+
+CLASSES_OF = st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=1, max_size=6)
+
+
+@given(st.data())
+def test_of_some_classes_stays_what_is_said_of_them(data):
+    """Against the same made of plain lists."""
+    objects = data.draw(CLASSES_OF)
+    some = st.lists(st.lists(st.integers(0, 4), max_size=4), min_size=len(objects), max_size=len(objects))
+    groups, negative, few = data.draw(some), data.draw(st.none() | some), data.draw(st.none() | some)
+    positive = None if negative is None else objects
+    classes = sorted(data.draw(st.sets(st.integers(0, 4), min_size=1)))
+    whole = split(objects, groups, positive, negative, few)
+    kept = keep_classes(whole, classes)
+
+    def says(i):
+        return negative is None or {*objects[i], *negative[i], *(few[i] if few else [])} & set(classes)
+
+    images = [i for i in range(len(objects)) if says(i)]
+    assert kept.images == tuple(f"{i}.jpg" for i in images)
+    assert kept.categories.names == tuple(CLASSES[c] for c in classes)
+    assert kept.categories.ids == tuple(10 + c for c in classes)
+    assert kept.categories.frequency == tuple("rcffr"[c] for c in classes)
+    assert kept.categories.labels == tuple(f"/m/{CLASSES[c]}" for c in classes)
+    for name, before, after in (("objects", whole.objects, kept.objects), ("groups", whole.groups, kept.groups)):
+        for new, old in enumerate(images):
+            own = [k for k, c in enumerate(before.of(old)[0].tolist()) if c in classes]
+            assert after.of(new)[0].tolist() == [classes.index(before.of(old)[0][k]) for k in own], name
+            assert after.of(new)[1].tolist() == before.of(old)[1][own].tolist(), name
+    for name, rows in (("positive", positive), ("negative", negative), ("not_exhaustive", few)):
+        lists = getattr(kept, name)
+        assert (lists is None) == (rows is None)
+        for new, old in enumerate(images if rows is not None else []):
+            assert lists[new].tolist() == sorted({classes.index(c) for c in rows[old] if c in classes})
+
+
+def test_of_some_classes_the_outlines_follow_their_boxes():
+    class Numbered:
+        def __init__(self, own):
+            self.own = np.asarray(own)
+
+        def take(self, at):
+            return Numbered(self.own[at])
+
+    whole = split([[0, 1], [2], [1, 2, 0]], negative=[[], [], []], positive=[[0, 1], [2], [0, 1, 2]])
+    kept = keep_classes(replace(whole, outline=Numbered(range(6))), [0, 1])
+    assert kept.images == ("0.jpg", "2.jpg")
+    assert kept.outline.own.tolist() == [0, 1, 3, 5]
+    assert kept.objects.cls.tolist() == [0, 1, 1, 0]

@@ -239,11 +239,14 @@ def test_a_few_labels_that_do_not_fit_are_taken(folder):
 
 def test_lvis_annotations_are_read(folder):
     """Their class names are often written otherwise in a YAML, so that only their number must fit."""
+    size = {"width": 9, "height": 9}
     images = [
-        {"id": i, "file_name": f, "neg_category_ids": [7], "not_exhaustive_category_ids": [9] if i == 0 else []}
+        {"id": i, "file_name": f, **size, "neg_category_ids": [7], "not_exhaustive_category_ids": [9] if i == 0 else []}
         for i, f in enumerate(FILES)
     ]
-    annotations = [{"image_id": i, "category_id": 5 + 2 * c} for i, cls in enumerate(CLASSES) for c in cls]
+    annotations = [
+        {"image_id": i, "category_id": 5 + 2 * c, "bbox": [1, 1, 2, 2]} for i, cls in enumerate(CLASSES) for c in cls
+    ]
     categories = [{"id": c, "name": f"n{c}"} for c in (9, 5, 7)]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "lvis.json").write_text(json.dumps(content))

@@ -7,49 +7,21 @@ known to be there, those known not to be there, and those of which only some obj
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from yolo_lt.dataset.rows import Boxes, Lists
 from yolo_lt.errors import LTError
 from yolo_lt.files import replacing
 
 SCHEMA = 1
 LISTS = ("positive", "negative", "not_exhaustive")
 EVERYTHING = -1  # the row of an image in which every class was looked for
-
-
-@dataclass(frozen=True)
-class Lists:
-    """One list of class ids per row, in compressed form: row r has `classes[offsets[r]:offsets[r + 1]]`.
-
-    Attributes:
-        classes: Shape (M,), int32.
-        offsets: Shape (R + 1,), int64.
-    """
-
-    classes: np.ndarray
-    offsets: np.ndarray
-
-    @classmethod
-    def of(cls, rows: Sequence[Iterable[int]]) -> Lists:
-        """From lists; sorted, without repeats."""
-        unique = [np.unique(np.fromiter(row, np.int32)) for row in rows]
-        flat = np.concatenate(unique) if unique else np.zeros(0, np.int32)
-        return cls(flat.astype(np.int32), np.cumsum([0, *map(len, unique)], dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        if not 0 <= row < len(self):
-            raise IndexError(row)
-        return self.classes[self.offsets[row] : self.offsets[row + 1]]
 
 
 @dataclass(frozen=True)
@@ -64,6 +36,8 @@ class FederatedIndex:
         images: Names of N images, as paths whose ends tell them apart, with `/`.
         row: The row of every image, shape (N,), int64; `EVERYTHING`: all classes were looked for.
         positive, negative, not_exhaustive: Class ids of every row; of the last kind only some objects are labelled.
+        groups: Boxes that stand for many objects (crowds, group-of boxes), which no label has; None: there are none.
+        labels: What a class hierarchy calls the classes (Open Images' /m/...), or None: their names.
     """
 
     classes: tuple[str, ...]
@@ -72,6 +46,8 @@ class FederatedIndex:
     positive: Lists
     negative: Lists
     not_exhaustive: Lists
+    groups: Boxes | None = None
+    labels: tuple[str, ...] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -124,11 +100,37 @@ class FederatedIndex:
             by_file.setdefault(name.rpartition("/")[2], []).append(i)
         found = [_match(path, by_file, self.images) for path in paths]
         rows = [EVERYTHING if i is None else int(self.row[i]) for i in found]
-        return replace(self, images=tuple(paths), row=np.array(rows, np.int64)), found.count(None)
+        groups = self.groups and self.groups.take(np.array([-1 if i is None else i for i in found], np.int64))
+        return replace(self, images=tuple(paths), row=np.array(rows, np.int64), groups=groups), found.count(None)
+
+    @classmethod
+    def everything(cls, classes: Sequence[str], images: Sequence[str]) -> FederatedIndex:
+        """The index of images in which every class was looked for."""
+        nothing = Lists.of([])
+        return cls(tuple(classes), tuple(images), np.full(len(images), EVERYTHING), nothing, nothing, nothing)
+
+    @classmethod
+    def joined(cls, parts: Sequence[FederatedIndex]) -> FederatedIndex:
+        """The images of several, which have the same classes, one after the other."""
+        starts = np.cumsum([0, *(p.num_rows for p in parts)])
+        row = [np.where(p.row == EVERYTHING, EVERYTHING, p.row + s) for p, s in zip(parts, starts, strict=False)]
+        groups = [p.groups or Boxes.none(len(p.images)) for p in parts]
+        positive, negative, partial = (Lists.joined([getattr(p, name) for p in parts]) for name in LISTS)
+        return replace(
+            parts[0],
+            images=tuple(name for p in parts for name in p.images),
+            row=np.concatenate(row),
+            positive=positive,
+            negative=negative,
+            not_exhaustive=partial,
+            groups=Boxes.joined(groups) if any(p.groups is not None for p in parts) else None,
+            labels=next((p.labels for p in parts if p.labels is not None), None),
+        )
 
     def select(self, keep: np.ndarray) -> FederatedIndex:
         """The index of some images alone; `keep` has shape (N,), bool."""
-        return replace(self, images=tuple(np.array(self.images, object)[keep]), row=self.row[keep])
+        groups = self.groups and self.groups.take(np.flatnonzero(keep))
+        return replace(self, images=tuple(np.array(self.images, object)[keep]), row=self.row[keep], groups=groups)
 
     def save(self, path: Path) -> None:
         """Write it as .npz, whole or not at all: plain arrays, readable without pickle."""
@@ -137,6 +139,10 @@ class FederatedIndex:
         for name in LISTS:
             lists = getattr(self, name)
             content |= {f"{name}_classes": lists.classes, f"{name}_offsets": lists.offsets}
+        if self.groups is not None:
+            content |= {f"groups_{f.name}": getattr(self.groups, f.name) for f in fields(Boxes)}
+        if self.labels is not None:
+            content["labels"] = _packed(self.labels)
         with replacing(path) as temporary, temporary.open("wb") as f:
             np.savez_compressed(f, **content)
 
@@ -176,12 +182,19 @@ def load(path: Path) -> FederatedIndex:
     try:
         if int(data["schema"]) != SCHEMA:
             raise ValueError(f"schema {int(data['schema'])}, expected {SCHEMA}")
-        lists = {n: Lists(data[f"{n}_classes"], data[f"{n}_offsets"]) for n in LISTS}
-        index = FederatedIndex(_unpacked(data["classes"]), _unpacked(data["images"]), data["row"], **lists)
+        index = _from_arrays(data)
         _check(index)
     except (KeyError, ValueError, TypeError, UnicodeDecodeError) as e:
         raise LTError(f"federated={path} is damaged: {e}") from None
     return index
+
+
+def _from_arrays(data: Mapping[str, np.ndarray]) -> FederatedIndex:
+    positive, negative, partial = (Lists(data[f"{n}_classes"], data[f"{n}_offsets"]) for n in LISTS)
+    groups = Boxes(*(data[f"groups_{f.name}"] for f in fields(Boxes))) if "groups_cls" in data else None
+    labels = _unpacked(data["labels"]) if "labels" in data else None
+    classes, images = _unpacked(data["classes"]), _unpacked(data["images"])
+    return FederatedIndex(classes, images, data["row"], positive, negative, partial, groups, labels)
 
 
 def _unpacked(data: np.ndarray) -> tuple[str, ...]:
@@ -192,6 +205,8 @@ def _unpacked(data: np.ndarray) -> tuple[str, ...]:
 def _check(index: FederatedIndex) -> None:
     if len(index.row) != len(index.images):
         raise ValueError(f"{len(index.images)} images, but {len(index.row)} rows")
+    if index.labels is not None and len(index.labels) != len(index.classes):
+        raise ValueError(f"{len(index.classes)} classes, but {len(index.labels)} labels of a hierarchy")
     if len(index.row) and not (index.row.min() >= EVERYTHING and index.row.max() < index.num_rows):
         raise ValueError("an image's row is outside the lists")
     for name in LISTS:
@@ -201,51 +216,12 @@ def _check(index: FederatedIndex) -> None:
         ids_fit = not len(lists.classes) or 0 <= lists.classes.min() <= lists.classes.max() < len(index.classes)
         if not whole or (np.diff(borders) < 0).any() or not ids_fit:
             raise ValueError(f"the list '{name}' does not fit")
-
-
-def from_lvis(annotations: Path | Mapping[str, Any]) -> FederatedIndex:
-    """The index of LVIS annotations: a row per image, classes in the order of their category ids.
-
-    Images are named by the last two parts of their `coco_url` (LVIS v1) or by `file_name` (v0.5).
-
-    Args:
-        annotations: The parsed JSON, or its path.
-
-    Raises:
-        LTError: The file cannot be read, or lacks what makes it federated.
-    """
-    data = annotations if isinstance(annotations, Mapping) else _read_json(Path(annotations))
-    try:
-        categories = sorted(data["categories"], key=lambda c: c["id"])
-        place = {c["id"]: i for i, c in enumerate(categories)}
-        present: dict[int, set[int]] = {image["id"]: set() for image in data["images"]}
-        for annotation in data["annotations"]:
-            present[annotation["image_id"]].add(place[annotation["category_id"]])
-        lists = {
-            "positive": Lists.of([present[image["id"]] for image in data["images"]]),
-            "negative": Lists.of([[place[c] for c in x["neg_category_ids"]] for x in data["images"]]),
-            "not_exhaustive": Lists.of([[place[c] for c in x["not_exhaustive_category_ids"]] for x in data["images"]]),
-        }
-        names = tuple(_lvis_name(image) for image in data["images"])
-        classes = tuple(str(c["name"]) for c in categories)
-    except (KeyError, TypeError) as e:
-        where = "" if isinstance(annotations, Mapping) else f"{annotations}: "
-        raise LTError(f"{where}not LVIS annotations: {type(e).__name__} {e}") from None
-    return FederatedIndex(classes, names, np.arange(len(names)), **lists)
-
-
-def _lvis_name(image: Mapping[str, Any]) -> str:
-    url = image.get("coco_url")
-    return "/".join(url.split("/")[-2:]) if url else str(image["file_name"])
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except OSError as e:
-        raise LTError(f"federated={path} cannot be read: {e.strerror}") from None
-    except ValueError as e:
-        raise LTError(f"federated={path} is no JSON: {e}") from None
+    if (groups := index.groups) is not None:
+        borders, many = groups.offsets, len(groups)
+        whole = len(borders) == len(index.images) + 1 and borders[0] == 0 and borders[-1] == many
+        ids_fit = not many or 0 <= groups.cls.min() <= groups.cls.max() < len(index.classes)
+        if not whole or (np.diff(borders) < 0).any() or not ids_fit or groups.box.shape != (many, 4):
+            raise ValueError("the groups do not fit")
 
 
 def from_known_classes(

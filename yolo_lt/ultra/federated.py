@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, from_known_classes, from_lvis, load
+from yolo_lt.dataset.convert.coco import lvis_index
+from yolo_lt.dataset.federated import EVERYTHING, FederatedIndex, from_known_classes, load
 from yolo_lt.dataset.stats import ClassStats
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra.labels import class_names, stats_of
@@ -65,7 +66,7 @@ def read_index(
 def index_for(
     protocol: str, dataset: Any, data: dict[str, Any], federated: bool | str, split: str = "val"
 ) -> FederatedIndex | None:
-    """What was looked for in the images of a validation split, for the protocols that ask for it; else None.
+    """What was looked for in the images of a validation split, and its group boxes; None where neither matters.
 
     Args:
         protocol: The protocol.
@@ -78,11 +79,11 @@ def index_for(
         UsageError: The protocol needs it, and nothing says it.
         LTError: As `read_index`.
     """
-    if protocol == "coco":
+    if protocol == "coco" and not data.get("federated"):  # of an index it takes the crowds alone
         return None
     files = [label["im_file"] for label in dataset.labels]
     index, _ = read_index(files, stats_of(dataset.labels, data), data, federated or "auto", split=split)
-    if index is None:
+    if index is None and protocol != "coco":
         raise UsageError(
             f"protocol={protocol} needs to know which classes were looked for in the validation images: name a "
             f"federated index or LVIS annotations by federated=FILE or in {_yaml(data)}, or use protocol=coco"
@@ -91,7 +92,7 @@ def index_for(
 
 
 def _of_file(path: Path, paths: list[str], stats: ClassStats) -> tuple[FederatedIndex, list[str]]:
-    read = from_lvis(path) if path.suffix == ".json" else load(path)
+    read = lvis_index(path) if path.suffix == ".json" else load(path)
     if len(read.classes) != stats.num_classes:
         raise LTError(f"federated={path} is of {len(read.classes)} classes, the data YAML names {stats.num_classes}")
     place = {name: c for c, name in enumerate(stats.names)}  # a name may be spelt differently, but not stand elsewhere
