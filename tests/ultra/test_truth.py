@@ -1,6 +1,7 @@
 """Ultralytics' labels as ground truth: boxes in original pixels, and what was looked for where."""
 
 import os
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from ultralytics.utils import ops
 from yolo_lt import YOLOLT
 from yolo_lt.cli import main
 from yolo_lt.dataset.federated import EVERYTHING
+from yolo_lt.dataset.rows import Boxes
 from yolo_lt.evaluate.matching import match
 from yolo_lt.ultra.labels import load_data
 from yolo_lt.ultra.truth import ground_truth, looked_for
@@ -81,6 +83,7 @@ def test_what_was_looked_for_is_sorted_pairs_of_image_and_class():
     lists = {"positive": [[0], [2, 1], []], "negative": [[1, 2], [], [0]], "few": [[], [2], []]}
     rows = np.array([0, EVERYTHING, 1, 0, 2])
     found = looked_for(index_of(["a", "b", "c", "d", "e"], NAMES, **lists, rows=rows))
+    assert found.pop("labels") is None
     assert {name: keys.tolist() for name, keys in found.items()} == {
         "negative": [1, 2, 3, 4, 5, 10, 11, 12],
         "positive": [0, 7, 8, 9],
@@ -92,9 +95,40 @@ def test_what_was_looked_for_is_sorted_pairs_of_image_and_class():
 def test_nothing_looked_for_is_empty_and_not_missing():
     nothing = {"positive": [[]], "negative": [[]], "few": [[]]}
     found = looked_for(index_of(["a"], NAMES, **nothing, rows=np.array([0])))
+    del found["labels"]
     assert [(name, keys.shape, keys.dtype) for name, keys in found.items()] == [
         (name, (0,), np.dtype(np.int64)) for name in ("negative", "positive", "partial")
     ]
+
+
+def with_groups(*images, labels=None):
+    """An index of images that were looked through for all, each with these group boxes: class and label box."""
+    nothing = {"positive": [[]], "negative": [[]], "few": [[]]}
+    rows = [row for image in images for row in image]
+    cls, box = np.array([r[0] for r in rows], np.int32), np.array([r[1:] for r in rows], np.float32).reshape(-1, 4)
+    index = index_of([f"{i}.png" for i in range(len(images))], **nothing, rows=np.full(len(images), EVERYTHING))
+    return replace(index, groups=Boxes(np.cumsum([0, *map(len, images)]), cls, box), labels=labels)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_groups_of_the_index_are_crowds_behind_the_objects(turned):
+    index = with_groups([(2, 0.5, 0.5, 0.2, 0.4)], [], [(1, 0.25, 0.75, 0.5, 0.5), (0, 0.5, 0.5, 1, 1)])
+    truth = label((0, 0.5, 0.5, 0.1, 0.1), (1, 0.5, 0.5, 0.1, 0.1))
+    truth["segments"] = [corners(50, 50, 10, 10, 0) / 100] * 2
+    gt = ground_truth([label(), truth, label()], [(100, 200), (100, 100), (40, 10)], np.arange(3), NAMES, turned, index)
+    assert gt.crowd.tolist() == [False, False, True, True, True]
+    assert gt.image.tolist() == [1, 1, 0, 2, 2]
+    assert gt.cls.tolist() == [0, 1, 2, 1, 0]
+    np.testing.assert_allclose(gt.box[2:], [[80, 30, 40, 40], [0, 20, 5, 20], [0, 0, 10, 40]], atol=1e-5)
+    np.testing.assert_allclose(gt.area, gt.box[:, 2] * gt.box[:, 3])
+    assert (gt.angle is not None) == turned
+    assert not turned or gt.angle[2:].tolist() == [0, 0, 0]
+
+
+def test_an_index_without_groups_makes_no_crowds_and_labels_are_those_of_the_index():
+    assert not ground_truth([label()], [(5, 5)], np.arange(1), NAMES, index=with_groups([])).crowd.any()
+    gt = ground_truth([label()], [(5, 5)], np.arange(1), NAMES, index=with_groups([], labels=("/m/a", "/m/b", "/m/c")))
+    assert gt.labels == ("/m/a", "/m/b", "/m/c")
 
 
 # Through Ultralytics' loader -----------------------------------------------------------------------------------------

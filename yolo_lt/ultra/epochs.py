@@ -106,7 +106,7 @@ class EpochMetrics:
     def of_training(
         cls, plan: Plan, lt: Mapping[str, Any], labels: Sequence[Mapping[str, Any]], index: FederatedIndex | None
     ) -> EpochMetrics:
-        """Of a training's plan, every yolo-lt key, and the labels of the images on which epochs are compared."""
+        """Of a training's plan, every yolo-lt key with its hierarchy, and the labels that epochs are compared on."""
         names = list(plan.stats.names)
         return cls(
             names=names,
@@ -116,7 +116,7 @@ class EpochMetrics:
             max_det=lt.get("max_det"),
             select=lt["select"],
             index=index,
-            hierarchy=None if lt["hierarchy"] == "none" else lt["hierarchy"],
+            hierarchy=lt["hierarchy"],
         )
 
     @property

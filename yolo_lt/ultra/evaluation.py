@@ -65,6 +65,7 @@ def run_validation(
     data = labels.load_data(theirs.get("data") or model.overrides.get("data"), split, lt["allow_download"])
     if len(model.names) != len(data["names"]):
         raise LTError(f"{weights} has {len(model.names)} classes and {data['yaml_file']} has {len(data['names'])}")
+    lt = labels.with_hierarchy(lt, data)
     bins, counts = find_bins(weights, data, ours.get("bins"), model.task)
     names = labels.class_names(data)
     conf = DEPLOYED if lt["thresholds"] == "none" else read_thresholds(lt["thresholds"], names, DEPLOYED)
@@ -100,7 +101,7 @@ def evaluated(
     conf: float | np.ndarray = DEPLOYED,
 ) -> Report:
     """The report, with the official package's word if it is asked for."""
-    hierarchy = None if lt["hierarchy"] == "none" else lt["hierarchy"]
+    hierarchy = None if lt["hierarchy"] in ("auto", "none") else lt["hierarchy"]
     report = evaluate(
         *(truth, found, lt["protocol"], bins),
         max_det=max_det,

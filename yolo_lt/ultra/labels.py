@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,17 @@ from yolo_lt.errors import LTError, UsageError
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _CORRUPT = re.compile(r"^(?:\w+: )?(?P<image>.+?): ignoring corrupt image/label: ")  # a cache may keep a "train: "
+
+
+def uncoloured(message: str) -> str:
+    """An upstream message without terminal colours."""
+    return _ANSI.sub("", message)
+
+
+def below(path: str, data: dict[str, Any]) -> str:
+    """A path as seen from the data set's folder, where it lies in it."""
+    root = str(data["path"]).rstrip(os.sep) + os.sep
+    return path[len(root) :] if path.startswith(root) else path
 
 
 def plain(error: BaseException | str) -> str:
@@ -173,6 +185,14 @@ def _check_label_file(path: Path, num_classes: int, single_cls: bool) -> None:
 def class_names(data: dict[str, Any]) -> list[str]:
     """Class names of a parsed data YAML in the order of their ids."""
     return [data["names"][i] for i in range(len(data["names"]))]
+
+
+def with_hierarchy(lt: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """The keys with `hierarchy=auto` resolved: the file that the data YAML names, None without one."""
+    named = lt["hierarchy"]
+    if named == "auto" and data.get("hierarchy") and lt["protocol"] == "openimages":
+        named = str(Path(data["path"]) / str(data["hierarchy"]))
+    return {**lt, "hierarchy": None if named in ("auto", "none") else named}
 
 
 def stats_of(labels: list[dict[str, Any]], data: dict[str, Any]) -> ClassStats:

@@ -28,6 +28,7 @@ from yolo_lt.ultra.dataset import BalancedDataset
 from yolo_lt.ultra.epochs import EpochMetrics
 from yolo_lt.ultra.federated import index_for
 from yolo_lt.ultra.holdout import image_names, keep_only, plan_split
+from yolo_lt.ultra.labels import with_hierarchy
 from yolo_lt.ultra.loader import StreamSampler, rank_and_world, with_sampler
 from yolo_lt.ultra.loss_state import drop_old_states, load_state, save_state
 from yolo_lt.ultra.masks import AnnotationMask
@@ -268,7 +269,8 @@ class LTMixin(_Trainer):
 
     def _epoch_metrics(self, dataset: Any) -> EpochMetrics:
         """What is evaluated by bin after every epoch, on the images of `dataset`."""
-        lt = {**config.resolve({}), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
+        known = {**config.resolve({}), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
+        lt = with_hierarchy(known, self.data)
         index = index_for(lt["protocol"], dataset, self.data, lt["federated"], self._compared_on())
         return EpochMetrics.of_training(self.plan, lt, dataset.labels, index)
 
