@@ -1,8 +1,8 @@
 """Our keys: read from cfg/default.yaml, type-checked, split from Ultralytics' keys. No torch, no ultralytics.
 
 `cfg/default.yaml` is the one source: a line `key: value # (kinds) meaning` gives name, default, accepted values and
-help. `kinds` are alternatives separated by `|`: `bool`, `path`, `folder`, `two numbers`, `number` or `integer` with an
-optional range (`> 0`, `in [0, 1)`), and anything else is a literal choice.
+help. `kinds` are alternatives separated by `|`: `bool`, `path`, `folder`, `text`, `list`, `two numbers`, `number` or
+`integer` with an optional range (`> 0`, `in [0, 1)`), and anything else is a literal choice.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from yolo_lt.errors import LTError, UsageError
 _SECTION = re.compile(r"^# (?P<title>.+?) --- (?P<verbs>[\w, -]+)$")
 _KEY = re.compile(r"^(?P<name>\w+): (?P<value>.*?) # \((?P<kinds>.+?)\) (?P<help>.+)$")
 _RANGE = re.compile(r"^(number|integer)(?: (>=|>) (\S+)| in ([\[(])(\S+), (\S+?)([\])]))?$")
-_NON_LITERALS = ("bool", "path", "folder", "two numbers")
+_NON_LITERALS = ("bool", "path", "folder", "text", "list", "two numbers")
 _ALSO_THEIRS = {"save_dir", "augmentations"}  # Ultralytics takes these beside its default.yaml,
 _OLD_NAMES = {"half", "int8", "end2end", "boxes", "hide_labels", "hide_conf", "line_thickness"}  # and maps these on
 
@@ -45,6 +45,8 @@ class Key:
     @property
     def shown(self) -> str:
         """The default as it is written in YAML and on the command line."""
+        if isinstance(self.default, list):
+            return ",".join(map(str, self.default))
         return str(self.default).lower() if isinstance(self.default, bool) else str(self.default)
 
     @property
@@ -155,6 +157,7 @@ ACTS_WITH: dict[str, Others] = {  # key: others, of which one must have one of t
     "replay": (("strategy", ("tail", "hard")),),
     **dict.fromkeys(("head_part", "reinit"), (("strategy", ("all", "tail", "hard")),)),
     "mine_every": (("strategy", ("hard",)),),
+    **dict.fromkeys(("imbalance", "largest"), (("tail_profile", ("exponential", "pareto")),)),
     "hierarchy": (("protocol", ("openimages",)),),
     "gt": (("detections", ()),),
     **dict.fromkeys(("cache_views", "cache_limit", "cache_dir"), (("feature_cache", (True,)),)),
@@ -234,8 +237,11 @@ def _match(kind: str, value: Any) -> tuple[bool, Any]:
         named = isinstance(value, str) and (Path(value).suffix != "" or len(Path(value).parts) > 1)
         ok = named or isinstance(value, Path) or (isinstance(value, str) and Path(value).is_dir())
         return ok, str(value)
-    if kind == "folder":
+    if kind in ("folder", "text"):
         return isinstance(value, (str, Path)), str(value)
+    if kind == "list":  # `a,b`, `["a, b"]`, or one of them
+        many = value if isinstance(value, (list, tuple)) else str(value).split(",")
+        return value is not None, [word.strip() if isinstance(word, str) else word for word in many]
     literal = "none" if value is None else str(value)  # `sampler=none` reads as None on the command line
     return literal == kind, kind
 

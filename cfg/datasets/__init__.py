@@ -1,0 +1,1 @@
+"""Known data sets: where their official files come from, and what to expect of them."""
