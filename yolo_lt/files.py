@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yolo_lt.errors import LTError
+
 SLUG_BYTES = 120  # of the 255 that file systems allow a name
 
 
@@ -26,6 +28,28 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, renamed to it if the block succeeds and removed if it fails.
+
+    Raises:
+        LTError: There is something at `path`, or the block raised an OSError, as when a disk is full.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise LTError(f"out={path} is there already and is never overwritten: give another name, or remove it")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.exists():
+            path.rmdir()  # empty, as was seen above
+        os.replace(temporary, path)
+    except OSError as e:
+        raise LTError(f"out={path}: {e.strerror or e}; nothing was written") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> Path:
