@@ -12,6 +12,7 @@ from yolo_lt.balance.plan import make_plan
 from yolo_lt.dataset import ClassStats
 from yolo_lt.evaluate.runs import compare_runs
 from yolo_lt.report.compare_page import Side, comparison_page
+from yolo_lt.report.diagnosis import Diagnosis
 from yolo_lt.report.html import html
 from yolo_lt.report.page import validation_page
 from yolo_lt.report.stats_page import stats_page
@@ -53,7 +54,7 @@ def _counted():
     lists = [[c] for c, n in enumerate(counts) for _ in range(n)]
     names = [*NASTY, *(f"Sort {i}" for i in range(len(NASTY), 24))]
     plan = make_plan(ClassStats.from_lists(lists, 24, names), config.resolve({"recipe": "rfs"}))
-    return stats_page(plan, "sets/<b>street.yaml", "yolo-lt stats data='sets/<b>street.yaml'")
+    return stats_page(Diagnosis(plan), "sets/<b>street.yaml", "yolo-lt stats data='sets/<b>street.yaml'")
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from yolo_lt.dataset import ClassStats
 from yolo_lt.evaluate.runs import against, compare_runs
 from yolo_lt.report.blocks import ClassTable, Facts, Gallery, Section, Table
 from yolo_lt.report.compare_page import Side, comparison_page
+from yolo_lt.report.diagnosis import Diagnosis
 from yolo_lt.report.html import MARKS, html
 from yolo_lt.report.names import markup
 from yolo_lt.report.page import Page, pairs, validation_page
@@ -131,7 +132,9 @@ def compared(folder, names):
 
 def counted(names):
     stats = ClassStats.from_lists([[0]] * 30 + [[1]] * 4 + [[2]], 3, names[:3])
-    return stats_page(make_plan(stats, config.resolve({})), f"sets/{names[3]}/data.yaml", f"yolo-lt {names[4]}")
+    return stats_page(
+        Diagnosis(make_plan(stats, config.resolve({}))), f"sets/{names[3]}/data.yaml", f"yolo-lt {names[4]}"
+    )
 
 
 @pytest.fixture(scope="module")

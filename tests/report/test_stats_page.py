@@ -7,6 +7,7 @@ from yolo_lt import __version__, config
 from yolo_lt.balance.plan import CSV_HEADER, make_plan
 from yolo_lt.dataset import ClassStats
 from yolo_lt.report.blocks import ClassTable, Facts, Table
+from yolo_lt.report.diagnosis import Diagnosis
 from yolo_lt.report.drawing import Chart
 from yolo_lt.report.stats_page import stats_page
 
@@ -14,7 +15,9 @@ LISTS = [[1]] * 60 + [[1, 1, 0]] * 4 + [[2]] * 20 + [[3]] * 3 + [[0]] * 8
 
 
 def page(lists=LISTS, num_classes=5, data="sets/kitchen/data.yaml", command="yolo-lt stats data=a.yaml", **keys):
-    return stats_page(make_plan(ClassStats.from_lists(lists, num_classes), config.resolve(keys)), data, command)
+    return stats_page(
+        Diagnosis(make_plan(ClassStats.from_lists(lists, num_classes), config.resolve(keys))), data, command
+    )
 
 
 def test_the_page_says_what_there_is_and_what_a_recipe_would_do():

@@ -30,6 +30,18 @@ def plan_data(
     splits: Sequence[str] = (),
     recorded: Sequence[str] | None = None,
 ) -> Plan:
+    """The plan of `read_plan` alone."""
+    return read_plan(data, lt, task, theirs, splits, recorded)[0]
+
+
+def read_plan(
+    data: Any,
+    lt: dict[str, Any],
+    task: str,
+    theirs: dict[str, Any],
+    splits: Sequence[str] = (),
+    recorded: Sequence[str] | None = None,
+) -> tuple[Plan, labels.LabelScan, dict[str, Any]]:
     """Read the labels of train, and of further splits, and resolve the recipe.
 
     Args:
@@ -39,6 +51,9 @@ def plan_data(
         theirs: Ultralytics' keys.
         splits: Further splits that must be readable.
         recorded: Training images that an earlier stage set apart.
+
+    Returns:
+        The plan, the labels of train, and the parsed data YAML.
 
     Raises:
         UsageError: A missing or unsupported `data=`, or a key out of range or beside another that it would undo.
@@ -68,7 +83,7 @@ def plan_data(
         LOGGER.warning(f"{PREFIX}Ultralytics drops {len(dropped)} corrupt images or labels, the first: {dropped[0]}")
     if theirs.get("fraction", 1) not in (1, 1.0, None):
         LOGGER.warning(f"{PREFIX}{_fraction_text(plan, theirs['fraction'])}")
-    return plan
+    return plan, scans[0], parsed
 
 
 def _check_epochs(plan: Plan, scans: list[labels.LabelScan], held: np.ndarray | None, data: dict[str, Any]) -> None:
