@@ -5,6 +5,8 @@ from yolo_lt.balance.losses import LOSSES
 from yolo_lt.balance.losses.class_balanced import FORMS
 from yolo_lt.balance.sampling import ROUNDINGS, SAMPLERS
 from yolo_lt.calibrate import CALIBRATORS
+from yolo_lt.dataset.convert.links import LINKS
+from yolo_lt.dataset.subset.longtail import PROFILES
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.evaluate.protocols import PROTOCOLS
 from yolo_lt.ultra.epochs import SELECTIONS
@@ -20,6 +22,8 @@ from yolo_lt.ultra.epochs import SELECTIONS
         ("protocol", PROTOCOLS),
         ("method", CALIBRATORS),
         ("select", ["map", *SELECTIONS]),
+        ("tail_profile", [*PROFILES, "coco-lt"]),
+        ("link", LINKS),
     ],
 )
 def test_choices_in_the_yaml_are_the_functions_that_exist(key, functions):

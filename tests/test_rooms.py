@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "yolo_lt"
-MAY_USE_ULTRALYTICS = {"api.py", "demo.py"}  # beside the room ultra/
+MAY_USE_ULTRALYTICS = {"api.py", "convert.py", "demo.py"}  # beside the room ultra/
 FORBIDDEN = {
     "dataset": {"torch", "ultralytics", "matplotlib"},
     "balance": {"ultralytics", "matplotlib", "cv2"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,20 @@ from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
 from yolo_lt.balance.plan import Plan
+from yolo_lt.checks import checks as checks
+from yolo_lt.convert import convert as convert
 from yolo_lt.errors import UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
+from yolo_lt.report.diagnosis import diagnosis_text
 from yolo_lt.report.stats_page import stats_page
 from yolo_lt.report.write import write_page
-from yolo_lt.ultra import args as checks
+from yolo_lt.ultra import args as given
 from yolo_lt.ultra.comparison import check_baseline, run_comparison, write_compared
 from yolo_lt.ultra.evaluation import write_report
 from yolo_lt.ultra.foreign import check_foreign, evaluate_file, folder_of
 from yolo_lt.ultra.model import YOLOLT
-from yolo_lt.ultra.preflight import PREFIX, plan_data
+from yolo_lt.ultra.preflight import PREFIX
 from yolo_lt.ultra.runfiles import write_class_stats
 
 events.enabled = False  # Ultralytics' anonymous usage events: this package sends none
@@ -37,7 +41,7 @@ def train(model: str | Path | None = None, **kw: Any) -> Any:
     resume, model = kw.get("resume"), model or kw.pop("model", None)
     model = model or (resume if isinstance(resume, (str, Path)) else None)
     if model is None and resume is True:
-        model = checks.resume_path(True, None)
+        model = given.resume_path(True, None)
     if model is None:
         raise UsageError("model=... is missing: name a checkpoint or a model YAML, for example model=yolo26n.pt")
     config.split(kw, "train")  # a mistyped key must not wait for the model to load
@@ -129,17 +133,44 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     Writes class_stats.csv, class_rank.png, report.md and report.html into a new folder (`project=`, `name=`).
     """
     ours, theirs = config.split({"data": data, **kw}, "stats")
-    checks.check_keys(theirs)
+    given.check_keys(theirs)
     lt = config.resolve(ours)
     config.check_acting(ours, lt)
-    plan = plan_data(data, lt, theirs.get("task", "detect"), theirs)
-    LOGGER.info(tables.stats_text(plan))
+    from yolo_lt.ultra.diagnosis import diagnose
+
+    found = diagnose(data, lt, ours, theirs)
+    plan = found.plan
+    LOGGER.info(f"{tables.stats_text(plan)}\n\n{diagnosis_text(found)}")
     name = Path(theirs.get("project") or RUNS_DIR) / str(theirs.get("name") or "stats")
     folder = increment_path(name, exist_ok=bool(theirs.get("exist_ok")), mkdir=True)
     write_class_stats(folder, plan)
-    write_page(folder, stats_page(plan, str(data), config.command("stats", **{"data": data, **ours, **theirs})))
+    write_page(folder, stats_page(found, str(data), config.command("stats", **{"data": data, **ours, **theirs})))
     LOGGER.info(f"\n{PREFIX}report.html, report.md, class_stats.csv and class_rank.png are in {folder}")
     return plan
+
+
+def make_lt(data: Any = None, **kw: Any) -> Path:
+    """`yolo-lt make-lt`: see `yolo_lt.ultra.subsets.run_make_lt`; returns the new data YAML."""
+    from yolo_lt.ultra.subsets import run_make_lt
+
+    return _new_set("make-lt", run_make_lt, data, kw)
+
+
+def split(data: Any = None, **kw: Any) -> Path:
+    """`yolo-lt split`: see `yolo_lt.ultra.subsets.run_split`; returns the new data YAML."""
+    from yolo_lt.ultra.subsets import run_split
+
+    return _new_set("split", run_split, data, kw)
+
+
+def _new_set(verb: str, run: Callable[..., Path], data: Any, kw: dict[str, Any]) -> Path:
+    """Make a data set out of another one; of Ultralytics' keys data and seed act."""
+    ours, theirs = config.split({"data": data, **kw}, verb)
+    if idle := [name for name, value in theirs.items() if name not in ("data", "seed", "cfg") and value is not None]:
+        raise UsageError(f"{idle[0]} does not act in {verb}")
+    lt = config.resolve(ours)
+    config.check_acting(ours, lt)
+    return run(data, lt, int(theirs.get("seed") or 0))
 
 
 def demo(**kw: Any) -> dict[str, Report]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import sys
+from importlib import import_module
 from typing import Any
 
 from yolo_lt import __version__, config
@@ -19,15 +20,15 @@ VERBS = {
     "compare": "validations A B ...: the differences to A by bin with intervals, and a page; A0,A1 B0,B1: one per seed",
     "predict": "drawn images and JSON as from Ultralytics, with a confidence threshold per class",
     "export": "ONNX that equals the checkpoint (checked), with bins and class counts inside; other formats as well",
+    "convert": "lvis, coco or openimages to Ultralytics' layout, with what was looked for where",
+    "make-lt": "a long-tailed subset of a data set's training images, with wished counts per class",
+    "split": "a data set split anew, stratified by class; near-duplicates and groups stay together",
     "cfg": "every yolo-lt key and its default",
+    "checks": "what is installed, and of which data set's official files are there: checks lvis annotations=DIR",
     "version": "the version",
 }
-LATER = (
-    "convert",
-    "make-lt",
-    "split",
-    "checks",
-)
+WITHOUT_TORCH = {"convert": "yolo_lt.convert", "checks": "yolo_lt.checks"}  # all others are in api.py
+WITH_WORDS = ("compare", "convert", "checks")  # verbs that take words without a key
 USAGE = "usage: yolo-lt VERB key=value ...    (--key value works too; every Ultralytics key passes through)"
 
 
@@ -56,22 +57,18 @@ def run(argv: list[str]) -> int:
     verb, rest = argv[0], argv[1:]
     if verb in {"--version", "-V"}:
         verb = "version"
-    if verb in LATER:
-        raise UsageError(f"'{verb}' is not in this version yet")
     if verb not in VERBS:
         close = difflib.get_close_matches(verb, VERBS, n=1)
         raise UsageError(f"unknown verb '{verb}'" + (f"; did you mean '{close[0]}'?" if close else f". {USAGE}"))
     if {"-h", "--help"} & set(rest):
         print(help_text(verb))
         return 0
-    sides: list[str] = []
-    args = parse(rest, sides if verb == "compare" else None)
+    words: list[str] = []
+    args = parse(rest, words if verb in WITH_WORDS else None)
     if verb in {"cfg", "version"}:
         print(__version__ if verb == "version" else help_text("cfg"))
         return 0
-    from yolo_lt import api
-
-    getattr(api, verb.replace("-", "_"))(*sides, **args)
+    getattr(import_module(WITHOUT_TORCH.get(verb, "yolo_lt.api")), verb.replace("-", "_"))(*words, **args)
     return 0
 
 
@@ -110,14 +107,7 @@ def help_text(verb: str | None = None) -> str:
     lines = [USAGE, ""]
     if verb is None:
         lines += [f"  {name:<15}{text}" for name, text in VERBS.items()]
-        return "\n".join(
-            [
-                *lines,
-                "",
-                "yolo-lt VERB --help lists the keys of a verb; not in this version yet:",
-                f"  {', '.join(LATER)}",
-            ]
-        )
+        return "\n".join([*lines, "", "yolo-lt VERB --help lists the keys of a verb"])
     section = None
     for key in config.keys().values():
         if verb not in key.verbs and verb != "cfg":

@@ -160,7 +160,7 @@ def _build(
         split = reader.split(name)
         say(f"{name}: {len(split.images)} images, {len(split.objects)} objects, {len(split.groups)} group boxes")
         splits[name] = _write(split, name, staging, identity, done)
-        entries = entries or class_entries(split)
+        entries = entries or class_entries(split, counted=name == "train")
     if job.hierarchy is not None:
         copy_file(job.hierarchy, staging / job.hierarchy.name)
         entries["hierarchy"] = job.hierarchy.name

@@ -93,14 +93,16 @@ def read_list(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
 
 
-def class_entries(split: Split) -> dict[str, Any]:
-    """What the data YAML says of the classes, by a split; the counts are those of the training split."""
+def class_entries(split: Split, counted: bool) -> dict[str, Any]:
+    """What the data YAML says of the classes, by a split; with its counts if it is that of training."""
     found = split.categories
     entries: dict[str, Any] = {"names": dict(enumerate(found.names)), "category_ids": list(found.ids)}
     if found.labels:
         entries["hierarchy_labels"] = list(found.labels)
     if found.frequency:
         entries["frequency"] = list(found.frequency)
+    if not counted:
+        return entries
     entries["image_counts"] = image_counts(split.objects, len(found.names)).tolist()
     entries["instance_counts"] = np.bincount(split.objects.cls, minlength=len(found.names)).tolist()
     return entries

@@ -16,6 +16,8 @@ from yolo_lt.dataset.convert.source import SPLITS
 from yolo_lt.errors import LTError
 from yolo_lt.files import slug
 
+LINKS = ("symlink", "hardlink", "copy")
+
 
 @dataclass(frozen=True)
 class Places:
