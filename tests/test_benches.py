@@ -61,3 +61,17 @@ def test_the_page_is_weighed_and_timed():
     times = [float(t) for t in re.findall(r"in ([\d.]+) \[", done.stdout)]
     assert len(times) == 4, done.stdout
     assert times[0] < times[1], "without the PNG it is quicker"
+
+
+@pytest.mark.slow
+def test_converting_is_weighed_against_ultralytics(tmp_path):
+    words = ["scale=0.002", "pairs=1", "images=60", f"folder={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, str(SCRIPTS / "bench_convert.py"), *words], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    for segments in ("true", "false"):
+        assert re.search(rf"segments={segments}: CPU time, convert_coco / ours [\d.]+ \[", done.stdout), done.stdout
+    assert done.stdout.count("federated index: ") == 2
+    assert re.search(r"openimages: \d+ s of CPU time, [\d.]+ GB", done.stdout), done.stdout
+    assert re.search(r"stats of 60 images: building the cache takes [-\d.]+ \[", done.stdout), done.stdout
