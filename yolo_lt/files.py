@@ -30,6 +30,17 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def check_new(path: Path) -> Path:
+    """The path of a folder that is to be made.
+
+    Raises:
+        LTError: There is something at it.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise LTError(f"out={path} is there already and is never overwritten: give another name, or remove it")
+    return path
+
+
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A temporary folder beside `path`, renamed to it if the block succeeds and removed if it fails.
@@ -37,8 +48,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     Raises:
         LTError: There is something at `path`, or the block raised an OSError, as when a disk is full.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise LTError(f"out={path} is there already and is never overwritten: give another name, or remove it")
+    check_new(path)
     temporary = path.parent / f".{path.name}.{os.getpid()}.partial"
     try:
         temporary.mkdir(parents=True)

@@ -16,11 +16,11 @@ from yolo_lt.dataset.bins import frequency_bins
 from yolo_lt.dataset.convert.catalog import datasets
 from yolo_lt.dataset.federated import FederatedIndex
 from yolo_lt.dataset.stats import ClassStats
-from yolo_lt.dataset.subset.longtail import choose, off_target, profile
+from yolo_lt.dataset.subset.longtail import PROFILES, choose, off_target, profile
 from yolo_lt.dataset.subset.split import grouped_split, unsplit
 from yolo_lt.dataset.subset.view import Side, write_view
 from yolo_lt.errors import LTError, UsageError
-from yolo_lt.files import csv_text, new_folder, write_text
+from yolo_lt.files import check_new, csv_text, new_folder, write_text
 from yolo_lt.report import subsets as tables
 from yolo_lt.ultra import labels
 from yolo_lt.ultra.federated import read_index
@@ -61,13 +61,15 @@ def run_make_lt(data: Any, lt: Mapping[str, Any], seed: int = 0) -> Path:
         write_view(folder, title, parsed, {"train": pool.side(chosen)}, lt["link"])
         write_text(folder / "make_lt.csv", csv_text([tables.REACHED, *rows]))
     LOGGER.info(tables.reached_text(stats, kept, rows, lt["count_tolerance"], frequency_bins(kept.image_counts)))
+    if len(missed) and lt["tail_profile"] in PROFILES:
+        LOGGER.info(f"{PREFIX}largest={int(instances.max() * 0.7)} would leave more images to choose from")
     LOGGER.info(f"{PREFIX}data={out / 'data.yaml'}")
     return out / "data.yaml"
 
 
 def _wished(lt: Mapping[str, Any], stats: ClassStats) -> tuple[np.ndarray | None, np.ndarray]:
     """Wished images per class, if the profile says them, and instances."""
-    if lt["tail_profile"] in ("exponential", "pareto"):
+    if lt["tail_profile"] in PROFILES:
         largest = None if lt["largest"] == "auto" else lt["largest"]
         return None, profile(lt["tail_profile"], stats.instance_counts, lt["imbalance"], largest)
     if lt["tail_profile"] == "coco-lt":
@@ -143,11 +145,11 @@ def run_split(data: Any, lt: Mapping[str, Any], seed: int = 0) -> Path:
 
 
 def _out(named: str, data: Any, suffix: str) -> Path:
-    """The new folder: the one that is named, or one after the data set."""
+    """The new folder: the one that is named, or one after the data set; what is there is told at once."""
     if named != "auto":
-        return Path(named)
+        return check_new(Path(named))
     path = Path(str(data))
-    return Path(f"{path.absolute().parent.name if path.stem in ('data', 'dataset') else path.stem}-{suffix}")
+    return check_new(Path(f"{path.absolute().parent.name if path.stem in ('data', 'dataset') else path.stem}-{suffix}"))
 
 
 @dataclass(frozen=True)
