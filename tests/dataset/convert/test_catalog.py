@@ -43,8 +43,9 @@ def test_every_file_of_cfg_is_packaged_and_read():
 @pytest.mark.parametrize("name", sorted(path.stem for path in CFG.glob("*.yaml")))
 def test_a_file_of_cfg_is_well_formed(name):
     told = yaml.safe_load((CFG / f"{name}.yaml").read_text())
-    assert KEYS <= set(told) <= KEYS | {"long_tail"}
+    assert KEYS <= set(told) <= KEYS | {"also", "long_tail"}
     assert told["format"] in FORMATS
+    assert set(told.get("also", {})) <= set(told["files"])
     assert set(told["splits"]) <= set(SPLITS.values())
     assert next(iter(told["splits"])) == "train"
     assert all(split[0] in told["files"] for split in told["splits"].values()), "the first name has an address"
@@ -140,6 +141,18 @@ def test_an_archive_that_lies_there_is_to_be_unpacked(tmp_path):
         LTError, match=r"lvis_v1_train\.json is missing; unpack .*lvis_v1_train\.json\.zip\. To convert"
     ):
         find_sources("lvis", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("lvis-minival", "lvis_v1_minival_inserted_image_name.json"),
+        ("open-images-v7", "class-descriptions-boxable.csv"),
+    ],
+)
+def test_the_checklist_takes_other_names_of_a_file(name, file, tmp_path):
+    (tmp_path / file).touch()
+    assert [path for _, path, _ in checklist(name, tmp_path) if path] == [tmp_path / file]
 
 
 def test_the_checklist_has_every_official_file(tmp_path):

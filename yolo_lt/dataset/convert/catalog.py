@@ -80,7 +80,9 @@ def find_sources(name: str, annotations: str) -> Sources:
 
 def checklist(name: str, folder: Path) -> list[tuple[str, Path | None, str]]:
     """Every official file of a data set: its name, where it is in a folder or None, and where it comes from."""
-    return [(file, _find(folder, [file]), url) for file, url in datasets()[name]["files"].items()]
+    told = datasets()[name]
+    also = {names[0]: names for names in told["splits"].values()} | told.get("also", {})
+    return [(file, _find(folder, [file, *also.get(file, [])]), url) for file, url in told["files"].items()]
 
 
 def _ordered(found: Mapping[str, list[Path]]) -> dict[str, list[Path]]:
