@@ -448,19 +448,21 @@ def test_a_conversion_goes_on_where_it_stopped(fails, error, expected, sources, 
 def test_it_goes_on_wherever_a_file_is_not_written(call, expected, sources, tmp_path, monkeypatch):
     """Lists, notes of progress, the data YAML and the record are written in one step each; any of them may fail."""
     left = [call]
-    written = conversion.write_text
 
-    def fail(path, text):
-        left[0] -= 1
-        if not left[0]:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.with_name(f".{path.stem}.1.tmp{path.suffix}").write_text(text[:3])  # as a killed process leaves it
-            raise KeyboardInterrupt
-        return written(path, text)
+    def failing(write):
+        def fail(path, content):
+            left[0] -= 1
+            if not left[0]:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.with_name(f".{path.stem}.1.tmp{path.suffix}").write_text("abc")  # as a killed process leaves it
+                raise KeyboardInterrupt
+            return write(path, content)
+
+        return fail
 
     with monkeypatch.context() as patch:
-        patch.setattr(conversion, "write_text", fail)
-        patch.setattr(layout, "write_text", fail)
+        patch.setattr(conversion, "write_text", failing(conversion.write_text))
+        patch.setattr(layout, "write_list", failing(layout.write_list))
         try:
             run_job(job(sources, tmp_path / "out"), quiet)
         except KeyboardInterrupt:

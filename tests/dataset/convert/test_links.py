@@ -289,14 +289,14 @@ def test_no_image_is_lost_where_a_look_is_killed_between_the_lists(fails, folder
         expected = {"train": 0, "val": 0} if there else expected
         calls = []
 
-        def killed(path, text, calls=calls):
+        def killed(path, lines, calls=calls):
             calls.append(path)
             if len(calls) == fails:
                 raise KeyboardInterrupt
-            path.write_text(text)
+            path.write_text("".join(f"{line}\n" for line in lines))
 
         with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
-            patch.setattr(layout, "write_text", killed)
+            patch.setattr(layout, "write_list", killed)
             look_for_images(folder, record, images, "symlink")
         assert len(calls) == fails
         assert look_for_images(folder, record, images, "symlink") == expected
@@ -358,7 +358,7 @@ def test_a_full_disk_is_told(folder, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     record, images = record_of(folder), touch(tmp_path / "pictures", "a/1.jpg")
-    monkeypatch.setattr(layout, "write_text", full)
+    monkeypatch.setattr(layout, "write_list", full)
     with pytest.raises(LTError, match="set: No space left on device; start again to go on"):
         look_for_images(folder, record, images, "symlink")
 

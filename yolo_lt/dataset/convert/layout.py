@@ -10,7 +10,7 @@ conversion.json               what was converted from what, and what was mended
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, pairwise
 from pathlib import Path
@@ -23,7 +23,7 @@ from yolo_lt.dataset.convert.links import Places, find_folder, show_folder
 from yolo_lt.dataset.convert.outlines import DIGITS
 from yolo_lt.dataset.convert.source import Split, image_counts, index_of
 from yolo_lt.errors import LTError
-from yolo_lt.files import write_text
+from yolo_lt.files import replacing
 
 CHUNK = 2000  # images between two notes of progress
 BATCH = 128  # outlines at a time: their numbers fit into a processor's cache
@@ -69,7 +69,7 @@ def write_split(folder: Path, name: str, split: Split, at: Places) -> dict[str, 
     Returns:
         What the record says of it.
     """
-    write_list(folder / f"{name}.txt", [f"./images/{name}/{image}" for image in at.image])
+    write_list(folder / f"{name}.txt", (f"./images/{name}/{image}" for image in at.image))
     index = index_of(split)
     if index is not None:
         replace(index, images=at.image).save(folder / "federated" / f"{name}.npz")
@@ -83,9 +83,10 @@ def write_split(folder: Path, name: str, split: Split, at: Places) -> dict[str, 
     }
 
 
-def write_list(path: Path, lines: Sequence[str]) -> None:
-    """Write a list of images, one per line."""
-    write_text(path, "".join(f"{line}\n" for line in lines))
+def write_list(path: Path, lines: Iterable[str]) -> None:
+    """Write a list of images, one per line; there may be millions."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as f:
+        f.writelines(f"{line}\n" for line in lines)
 
 
 def read_list(path: Path) -> list[str]:
