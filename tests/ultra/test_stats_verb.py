@@ -76,6 +76,13 @@ def test_groups_count_as_scenes(tmp_path, caplog):
         api.stats(own, groups="(zzz)", project=str(tmp_path / "runs"))
 
 
+def test_a_validation_split_of_the_training_images_is_told(tmp_path, caplog):
+    own = write_yolo_set(tmp_path / "set", LONG_TAIL, NAMES)
+    own.write_text(own.read_text().replace("val: images/val", "val: images/train"))
+    api.stats(own, project=str(tmp_path / "runs"))
+    assert "val has the very images of train, so its AP says nothing." in caplog.text
+
+
 def test_a_validation_split_that_is_not_there_costs_nothing(tmp_path, caplog):
     own = write_yolo_set(tmp_path / "set", LONG_TAIL, NAMES)
     shutil.rmtree(own.parent / "labels" / "val")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,6 +127,12 @@ class FederatedIndex:
             labels=next((p.labels for p in parts if p.labels is not None), None),
         )
 
+    def among_verified(self, image: np.ndarray, cls: np.ndarray) -> np.ndarray:
+        """Whether a class was looked for in an image, for pairs of both, each shape (P,): shape (P,), bool."""
+        count, rows, asked = len(self.classes), np.arange(self.num_rows), self.row[image]
+        known = [np.repeat(rows, x.lengths) * count + x.classes for x in (self.positive, self.negative)]
+        return (asked == EVERYTHING) | np.isin(asked * count + cls, np.concatenate(known))
+
     def select(self, keep: np.ndarray) -> FederatedIndex:
         """The index of some images alone; `keep` has shape (N,), bool."""
         groups = self.groups and self.groups.take(np.flatnonzero(keep))
@@ -149,16 +155,12 @@ class FederatedIndex:
 
 def _match(path: str, by_file: Mapping[str, list[int]], names: Sequence[str]) -> int | None:
     """Which name is the end of a path, the longest if several are."""
-    parts = PurePosixPath(path.replace("\\", "/")).parts
-    fitting = []
-    for i in by_file.get(parts[-1] if parts else "", ()):
-        own = PurePosixPath(names[i]).parts
-        if parts[-len(own) :] == own:
-            fitting.append((len(own), i))
-    fitting.sort(reverse=True)
-    if len(fitting) > 1 and fitting[0][0] == fitting[1][0]:
-        raise LTError(f"the federated index has the image '{names[fitting[0][1]]}' twice")
-    return fitting[0][1] if fitting else None
+    path = "/" + path.replace("\\", "/")
+    candidates = by_file.get(path.rpartition("/")[2], ())
+    fitting = sorted((len(names[i]), i) for i in candidates if path.endswith("/" + names[i].removeprefix("./")))
+    if len(fitting) > 1 and fitting[-1][0] == fitting[-2][0]:
+        raise LTError(f"the federated index has the image '{names[fitting[-1][1]]}' twice")
+    return fitting[-1][1] if fitting else None
 
 
 def _packed(names: Sequence[str]) -> np.ndarray:

@@ -73,8 +73,11 @@ def diagnose(data: Any, lt: dict[str, Any], ours: Mapping[str, Any], theirs: dic
     """
     task = theirs.get("task", "detect")
     plan, scan, parsed = read_plan(data, lt, task, theirs)
-    splits = {"train": _Split.of(scan, parsed), **_others(parsed, task, theirs)}
-    train, paths = splits["train"], [split.files for split in splits.values()]
+    train = _Split.of(scan, parsed)
+    others = [name for name in ("val", "test") if parsed.get(name)]
+    same = [name for name in others if parsed[name] == parsed["train"]]
+    splits = {"train": train, **_read(parsed, [name for name in others if name not in same], task, theirs)}
+    paths = [split.files for split in splits.values()]
     twins = find_twins([path for of in paths for path in of], lt["duplicates"], lt["groups"])
     stats, box = joined([s.stats for s in splits.values()]), np.concatenate([s.box for s in splits.values()])
     leaks = find_leaks({name: s.stats for name, s in splits.items()}, twins.groups)
@@ -96,17 +99,16 @@ def diagnose(data: Any, lt: dict[str, Any], ours: Mapping[str, Any], theirs: dic
         conflicts=conflicts,
         costs=costs,
         advice=recommend(train.stats, plan.bins, known),
-        notes=twins.notes,
+        notes=(*twins.notes, *(f"{name} has the very images of train, so its AP says nothing." for name in same)),
     )
 
 
-def _others(data: dict[str, Any], task: str, theirs: dict[str, Any]) -> dict[str, _Split]:
-    """The other splits, those that can be read."""
+def _read(data: dict[str, Any], names: Sequence[str], task: str, theirs: dict[str, Any]) -> dict[str, _Split]:
+    """Some splits, those that can be read."""
     found = {}
-    for name in ("val", "test"):
+    for name in names:
         try:
-            if data.get(name):
-                found[name] = _Split.of(labels.scan(data, name, task, theirs, empty=True), data)
+            found[name] = _Split.of(labels.scan(data, name, task, theirs, empty=True), data)
         except LTError:  # train is what is diagnosed; val may not be there yet
             continue
     return found

@@ -111,18 +111,12 @@ def _check_labels(index: FederatedIndex, stats: ClassStats, path: Path) -> None:
     """Refuse an index of other labels: the classes of an image must be among those looked for in it."""
     image, cls = stats.incidences
     listed = np.flatnonzero(index.row[image] != EVERYTHING)
-    order = listed[np.argsort(index.row[image[listed]], kind="stable")]
-    unfit, first, row, verified = 0, "", EVERYTHING, np.zeros(0, bool)
-    for i in order:
-        if index.row[image[i]] != row:
-            row = int(index.row[image[i]])
-            verified = index.verified(row)
-        if not verified[cls[i]]:
-            unfit, first = unfit + 1, first or f"{index.images[image[i]]} has {stats.names[cls[i]]}"
-    if unfit > UNFIT * len(order):
+    unfit = listed[~index.among_verified(image[listed], cls[listed])]
+    if len(unfit) > UNFIT * len(listed):
+        first = f"{index.images[image[unfit[0]]]} has {stats.names[cls[unfit[0]]]}"
         raise LTError(
-            f"federated={path} does not fit the labels: {unfit} of {len(order)} classes of images are not among those "
-            f"that it says were looked for, the first: {first}"
+            f"federated={path} does not fit the labels: {len(unfit)} of {len(listed)} classes of images are not among "
+            f"those that it says were looked for, the first: {first}"
         )
 
 

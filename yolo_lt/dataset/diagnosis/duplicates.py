@@ -6,7 +6,8 @@ import csv
 import hashlib
 import os
 import re
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -33,22 +34,31 @@ def exact_duplicates(paths: Sequence[str]) -> list[list[int]]:
     Files are told apart by size, then by their ends, and only then read as a whole. What is empty or cannot be read is
     in no group.
     """
-    groups = [list(range(len(paths)))]
+    links = _grouped(paths, range(len(paths)), _file)  # what links to one file is read once
+    groups = [[same[0] for same in links]]
     keys: tuple[Callable[[str], Hashable], ...] = (_size, _ends, _digest)
     for key in keys:
-        groups = [same for group in groups for same in _same(paths, group, key)]
-    return sorted(groups)
+        groups = [same for group in groups for same in _grouped(paths, group, key) if len(same) > 1]
+    of = {same[0]: same for same in links}
+    copies = [sorted(i for first in group for i in of.pop(first)) for group in groups]
+    return sorted([*copies, *(same for same in of.values() if len(same) > 1)])
 
 
-def _same(paths: Sequence[str], places: Sequence[int], key: Callable[[str], Hashable]) -> list[list[int]]:
-    """The places that agree in a key, where several do."""
+def _grouped(paths: Sequence[str], places: Iterable[int], key: Callable[[str], Hashable]) -> list[list[int]]:
+    """The places by a key; those that have none, as they cannot be read or are empty, are left out."""
     found: dict[Hashable, list[int]] = {}
     for place in places:
         try:
             found.setdefault(key(paths[place]), []).append(place)
         except OSError:
             continue
-    return [group for size, group in found.items() if len(group) > 1 and size != 0]
+    return [group for value, group in found.items() if value]
+
+
+def _file(path: str) -> tuple[int, ...]:
+    """The file that a path leads to; nothing where it is empty or a folder."""
+    found = os.stat(path)
+    return (found.st_dev, found.st_ino) if found.st_size and stat.S_ISREG(found.st_mode) else ()
 
 
 def _size(path: str) -> int:
