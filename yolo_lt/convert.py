@@ -6,6 +6,7 @@ Neither torch nor Ultralytics is loaded but to join the parts of an outline: Ope
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def convert(name: str | None = None, *more: str, **kw: Any) -> Path:
     out = Path(name if lt["out"] == "auto" else lt["out"])
     options = {key: lt[key] for key in ("segments", "expand")}
     hierarchy = None if lt["expand"] else sources.hierarchy
-    reader = lambda split: _read(sources, split, lt)  # noqa: E731
+    reader = partial(_read, sources, lt)
     job = Job(sources.format, sources.files, reader, out, options, [] if lt["keep"] == "all" else lt["keep"], hierarchy)
     record = run_job(job, _say)
     for line in [*told(record, sources.expected, bool(job.keep)), *_linked(out, record, lt), *_odd(out, record)]:
@@ -88,7 +89,7 @@ def _checked(name: str, lt: Mapping[str, Any]) -> Sources:
     return sources
 
 
-def _read(sources: Sources, split: str, lt: Mapping[str, Any]) -> Split:
+def _read(sources: Sources, lt: Mapping[str, Any], split: str) -> Split:
     path, *labels = sources.files[split]
     if sources.format != "openimages":
         read = read_coco(path, _join, contours) if lt["segments"] else read_coco(path)
