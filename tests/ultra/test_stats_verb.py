@@ -21,6 +21,7 @@ def faulty(tmp_path):
     (labels / "train" / "0002.txt").write_text("0 0.5 0.5 0.4 0.4\n1 0.5 0.5 0.4 0.4\n")  # two classes, one box
     (labels / "train" / "0003.txt").write_text("0 0.5 0.5 3.0 0.4\n")  # dropped by Ultralytics
     (labels / "train" / "0004.txt").unlink()
+    (labels / "train" / "0006.txt").write_text("0 0.5 0.5 0.4 0.02\n")  # 1.3 pixels high
     (labels / "train" / "nobody.txt").write_text("0 0.5 0.5 0.4 0.4\n")
     return own
 
@@ -41,6 +42,7 @@ def test_defects_leaks_and_advice_are_told(faulty, caplog, tmp_path):
     ):
         assert sentence in text, sentence
     page = (tmp_path / "runs" / "stats" / "report.html").read_text()
+    assert "labels/train/0006.txt, line 1" in page  # the terminal has no room for a fourth
     titles = ("Where to begin", "Defects of the labels", "Images that are there twice", "What surrounds the classes")
     for title in titles:
         assert title in page

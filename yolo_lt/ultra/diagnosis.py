@@ -91,7 +91,7 @@ def diagnose(data: Any, lt: dict[str, Any], ours: Mapping[str, Any], theirs: dic
     return Diagnosis(
         plan=plan,
         context=context,
-        defects=_defects(again[:MOST_FILES], parsed, task, theirs),
+        defects=_defects(again[:MOST_FILES], {x["im_file"]: x["shape"] for x in scan.labels}, parsed, task, theirs),
         suspects=suspects if len(again) > MOST_FILES else None,
         **_gaps(splits, parsed),
         leaks=leaks,
@@ -130,11 +130,14 @@ def _index(plan: Plan, stats: ClassStats) -> FederatedIndex | None:
     return plan.federated if plan.stats.num_images == stats.num_images else None
 
 
-def _defects(images: Sequence[str], data: dict[str, Any], task: str, theirs: dict[str, Any]) -> dict[str, list]:
-    """The defects of some images' label files, by the path below the data set."""
+def _defects(
+    images: Sequence[str], shapes: Mapping[str, Any], data: dict[str, Any], task: str, theirs: dict[str, Any]
+) -> dict[str, list]:
+    """The defects of some images' label files, by the path below the data set; sizes are known of kept images alone."""
     points, numbers = data.get("kpt_shape") or (0, 0)
     form = Form(len(data["names"]), task, (points, numbers), bool(theirs.get("single_cls")))
-    return {labels.below(path, data): file_defects(path, form) for path in img2label_paths(list(images))}
+    files = zip(images, img2label_paths(list(images)), strict=True)
+    return {labels.below(path, data): file_defects(path, form, shapes.get(image)) for image, path in files}
 
 
 def _gaps(splits: Mapping[str, _Split], data: dict[str, Any]) -> dict[str, Any]:
