@@ -16,8 +16,6 @@ from ultralytics.utils.files import increment_path
 
 from yolo_lt import config
 from yolo_lt.balance.plan import Plan
-from yolo_lt.checks import checks as checks
-from yolo_lt.convert import convert as convert
 from yolo_lt.errors import UsageError
 from yolo_lt.evaluate import Report
 from yolo_lt.report import tables
@@ -147,6 +145,20 @@ def stats(data: Any = None, **kw: Any) -> Plan:
     write_page(folder, stats_page(found, str(data), config.command("stats", **{"data": data, **ours, **theirs})))
     LOGGER.info(f"\n{PREFIX}report.html, report.md, class_stats.csv and class_rank.png are in {folder}")
     return plan
+
+
+def convert(*names: str, **kw: Any) -> Path:
+    """`yolo-lt convert`: see `yolo_lt.convert.convert`; returns the data YAML."""
+    from yolo_lt.convert import convert as run
+
+    return run(*names, **kw)
+
+
+def checks(*names: str, **kw: Any) -> list[str]:
+    """`yolo-lt checks`: see `yolo_lt.checks.checks`; returns what was printed."""
+    from yolo_lt.checks import checks as run
+
+    return run(*names, **kw)
 
 
 def make_lt(data: Any = None, **kw: Any) -> Path:

@@ -128,6 +128,13 @@ class Boxes:
         return Boxes(before[self.offsets], new[self.cls[kept]].astype(np.int32), self.box[kept])
 
 
+def borders(lengths: np.ndarray) -> np.ndarray:
+    """Row borders from row lengths: (N,) to (N + 1,), int64."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    return offsets
+
+
 def _joined_offsets(parts: Sequence[np.ndarray]) -> np.ndarray:
     """The borders of rows that follow each other."""
     starts = np.cumsum([0, *(p[-1] for p in parts[:-1])])
@@ -137,6 +144,5 @@ def _joined_offsets(parts: Sequence[np.ndarray]) -> np.ndarray:
 def _positions(offsets: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where the elements of some rows are, and the borders of these rows; row -1 is empty."""
     lengths = np.append(np.diff(offsets), 0)[rows]
-    borders = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=borders[1:])
-    return np.arange(borders[-1]) + np.repeat(np.append(offsets[:-1], 0)[rows] - borders[:-1], lengths), borders
+    new = borders(lengths)
+    return np.arange(new[-1]) + np.repeat(np.append(offsets[:-1], 0)[rows] - new[:-1], lengths), new

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from yolo_lt.dataset.rows import borders
 from yolo_lt.errors import LTError
 
 
@@ -65,7 +66,7 @@ class ClassStats:
         Raises:
             LTError: A class id is outside 0..num_classes-1.
         """
-        offsets = _borders(lengths)
+        offsets = borders(lengths)
         # two numbers first: masks over millions of boxes are made only for the message; a nan fails the comparison too
         if len(flat) and not (flat.min() >= 0 and flat.max() < num_classes):
             bad = np.flatnonzero(~((flat >= 0) & (flat < num_classes)))[0]
@@ -77,7 +78,7 @@ class ClassStats:
     def select(self, keep: np.ndarray) -> ClassStats:
         """The statistics of some images alone; `keep` has shape (N,), bool."""
         lengths = np.diff(self.offsets)
-        return ClassStats(self.classes[np.repeat(keep, lengths)], _borders(lengths[keep]), self.names, self.frequency)
+        return ClassStats(self.classes[np.repeat(keep, lengths)], borders(lengths[keep]), self.names, self.frequency)
 
     @property
     def num_images(self) -> int:
@@ -119,13 +120,6 @@ class ClassStats:
         """Sum of a per-image weight over the images that hold the class, shape (C,), float64."""
         image, cls = self.incidences
         return np.bincount(cls, weights=image_weights[image], minlength=self.num_classes)
-
-
-def _borders(lengths: np.ndarray) -> np.ndarray:
-    """Row borders from row lengths: (N,) to (N + 1,), int64."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets
 
 
 def _distinct_pairs(classes: np.ndarray, offsets: np.ndarray, num_classes: int) -> tuple[np.ndarray, np.ndarray]:

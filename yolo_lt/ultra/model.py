@@ -22,7 +22,7 @@ from yolo_lt.ultra.comparison import check_baseline, write_compared
 from yolo_lt.ultra.evaluation import run_validation, write_report
 from yolo_lt.ultra.export import run_export
 from yolo_lt.ultra.predictor import PREDICTORS
-from yolo_lt.ultra.preflight import plan_data
+from yolo_lt.ultra.preflight import read_plan
 from yolo_lt.ultra.runfiles import find_lt
 from yolo_lt.ultra.stage_two import HEAD_TRAINERS
 from yolo_lt.ultra.trainer import TRAINERS
@@ -79,10 +79,10 @@ class YOLOLT(YOLO):
         checks.check_keys(theirs)
         config.check_acting({} if two else ours, lt)
         checks.check_conflicts(theirs, lt, self.task)
-        plan_data(theirs.get("data"), lt, self.task, theirs, splits=("val",))
+        read_plan(theirs.get("data"), lt, self.task, theirs, splits=("val",))
         if two:  # what stage two would refuse must not wait for the end of stage one
             head_lt, head_theirs = self._head_keys(lt["stage_two"], "the checkpoint of stage one")
-            plan_data(theirs.get("data"), head_lt, self.task, head_theirs)
+            read_plan(theirs.get("data"), head_lt, self.task, head_theirs)
         theirs.setdefault("augmentations", [])  # with albumentations installed Ultralytics would add blur and grey
         metrics = super().train(trainer=partial(TRAINERS[self.task], lt=lt), **theirs)
         return self._stage_two(Path(self.trainer.save_dir)) if two else metrics
@@ -126,7 +126,7 @@ class YOLOLT(YOLO):
         weights = checks.check_stage_one(self)
         lt, theirs = self._head_keys(kw, str(weights))
         recorded = (find_lt(weights) or {}).get("holdout")
-        plan = plan_data(theirs["data"], lt, self.task, theirs, splits=("val",), recorded=recorded)
+        plan, *_ = read_plan(theirs["data"], lt, self.task, theirs, splits=("val",), recorded=recorded)
         checks.check_classes(weights, self.names, plan.stats.names)
         theirs.setdefault("augmentations", [])
         return super().train(trainer=partial(HEAD_TRAINERS[self.task], lt=lt), **theirs)

@@ -22,18 +22,6 @@ from yolo_lt.ultra.holdout import plan_split
 PREFIX = colorstr("yolo-lt: ")
 
 
-def plan_data(
-    data: Any,
-    lt: dict[str, Any],
-    task: str,
-    theirs: dict[str, Any],
-    splits: Sequence[str] = (),
-    recorded: Sequence[str] | None = None,
-) -> Plan:
-    """The plan of `read_plan` alone."""
-    return read_plan(data, lt, task, theirs, splits, recorded)[0]
-
-
 def read_plan(
     data: Any,
     lt: dict[str, Any],

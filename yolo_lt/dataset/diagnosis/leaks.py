@@ -6,7 +6,6 @@ no matter here; groups hold places in the list of all images, one split after th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -214,17 +213,3 @@ def joined(parts: Sequence[ClassStats]) -> ClassStats:
     lengths = np.concatenate([np.diff(s.offsets) for s in parts])
     flat = np.concatenate([s.classes for s in parts])
     return ClassStats.from_flat(flat, lengths, parts[0].num_classes, parts[0].names, parts[0].frequency)
-
-
-def listed_twice(paths: Sequence[str]) -> list[list[int]]:
-    """Groups of images that are one file, listed twice: these need no image to be read.
-
-    Args:
-        paths: The images of all splits, one split after the other, all absolute or all relative to one folder.
-    """
-    first: dict[str, int] = {}
-    groups: dict[int, list[int]] = {}
-    for i, path in enumerate(paths):
-        if (before := first.setdefault(os.path.normpath(path), i)) != i:
-            groups.setdefault(before, [before]).append(i)
-    return list(groups.values())
