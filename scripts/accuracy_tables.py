@@ -1,0 +1,177 @@
+"""RESULTS.md and its pictures, from the records of bench_accuracy.py alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy_records import Runs, Value, cost, difference, ratio, read, value
+
+from yolo_lt.files import replacing
+from yolo_lt.report.drawing import INK, MUTED, STYLE, picture
+
+BINS = ("all", "head", "medium", "tail")
+METRICS = ("AP50", "AP")
+STOCKS = ("stock", "stock-cls_pw")  # trained by Ultralytics itself
+MANY = 3  # seeds that a claim takes
+GOAL = {"ratio": 1.5, "ratio_low": 1.2, "lower": -0.01}
+INTRO = Path(__file__).with_name("accuracy_intro.md")
+
+
+def write(results: Path, matrix: dict[str, Any]) -> None:
+    """Write RESULTS.md and a picture per set into `results`."""
+    for name, rows in known(results, matrix).items():
+        for base, others in groups(rows, matrix).items():
+            draw_changes(results / picture_of(name, base), changes(others, rows[base]), base)
+    with replacing(results / "RESULTS.md") as temporary:
+        temporary.write_text(text(results, matrix), encoding="utf-8")
+
+
+def text(results: Path, matrix: dict[str, Any]) -> str:
+    """RESULTS.md."""
+    found = known(results, matrix)
+    parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
+    for name, rows in found.items():
+        parts += section(name, matrix, rows)
+    return "\n\n".join([*parts, commands(matrix)]) + "\n"
+
+
+def known(results: Path, matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
+    """The records by set and row, in the order of the matrix."""
+    found = read(results)
+    return {n: {row: found[n][row] for row in matrix["rows"] if row in found[n]} for n in matrix["sets"] if n in found}
+
+
+def versions(found: dict[str, dict[str, Runs]]) -> str:
+    """What the runs were made with, each combination once."""
+    made = [r["versions"] | {"CPU": r["machine"]["cpu"]} for _, _, r in each(found)]
+    lines = dict.fromkeys(", ".join(f"{k} {v}" for k, v in m.items()) for m in made)
+    return "\n".join(f"{len(made)} runs, made with {line}." for line in lines)
+
+
+def each(found: dict[str, dict[str, Runs]]) -> Iterable[tuple[str, str, dict[str, Any]]]:
+    """Set, row and record of every run."""
+    return ((name, row, r) for name, rows in found.items() for row, runs in rows.items() for r in runs.values())
+
+
+def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[str]:
+    """Everything about one set."""
+    on, first = matrix["sets"][name], next(iter(next(iter(rows.values())).values()))
+    sizes = ", ".join(f"{len(first['bins'][b])} {b}" for b in BINS[1:])
+    where = "the training images split anew, val is their held-out part" if "split" in on else "split val"
+    head = f"## {name}\n\n{on['epochs']} epochs ({first['iterations']} iterations), {where}; classes: {sizes}."
+    parts = [head, *(by_bin(rows, metric) for metric in METRICS)]
+    for base, others in groups(rows, matrix).items():
+        told = "; ".join(
+            f"{row} head {h.mean:+.3f}, tail {t.mean:+.3f}" for row, (h, t) in changes(others, rows[base]).items()
+        )
+        picture = f"![AP50 of head and tail against {base}: {told}]({picture_of(name, base)})"
+        parts += [against(others, rows[base], base), picture]
+    return parts
+
+
+def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
+    """The rows by what they are compared with: the better stock row, or the row that the matrix names."""
+    grouped: dict[str, dict[str, Runs]] = {}
+    for row, runs in rows.items():
+        base = matrix["rows"][row].get("base") or better_stock(rows)
+        if base in rows and base != row and set(runs) & set(rows[base]):
+            grouped.setdefault(base, {})[row] = runs
+    return grouped
+
+
+def picture_of(name: str, base: str) -> str:
+    """File name of the picture of a set's rows against one of them."""
+    return f"{name}-against-{base}.png"
+
+
+def by_bin(rows: dict[str, Runs], metric: str) -> str:
+    """The metric by bin: mean over seeds with its interval."""
+    lines = [
+        [row, str(len(runs)), *(shown(value(list(runs.values()), b, metric)) for b in BINS)]
+        for row, runs in rows.items()
+    ]
+    return table([metric, "seeds", *BINS], lines)
+
+
+def better_stock(rows: dict[str, Runs]) -> str | None:
+    """Of the rows that Ultralytics trained and that have most seeds, the one with the better tail."""
+    there = [row for row in STOCKS if row in rows]
+    most = max((len(rows[row]) for row in there), default=0)
+    there = [row for row in there if len(rows[row]) == most]
+    return max(there, key=lambda row: value(list(rows[row].values()), "tail", "AP50").mean, default=None)
+
+
+def against(rows: dict[str, Runs], base: Runs, name: str) -> str:
+    """Every row against one of them, over the seeds that both have."""
+    lines = [[row, str(len(set(runs) & set(base))), *compared(runs, base)] for row, runs in rows.items()]
+    head = [f"against {name}", "seeds", "tail AP50, ratio", "tail AP50", "head AP50", "AP of all", "CPU time", "goal"]
+    return table(head, lines)
+
+
+def compared(runs: Runs, base: Runs) -> list[str]:
+    """Ratio and differences to a stock row, the cost, and whether the goal is met."""
+    times = ratio(runs, base, "tail", "AP50")
+    tail, head = (difference(runs, base, b, "AP50") for b in ("tail", "head"))
+    overall = difference(runs, base, "all", "AP")
+    missed = [
+        word
+        for word, met in (
+            ("ratio", times.mean >= GOAL["ratio"] and times.low > GOAL["ratio_low"]),
+            ("head", head.low > GOAL["lower"]),
+            ("AP", overall.low > GOAL["lower"]),
+        )
+        if not met
+    ]
+    verdict = "misses " + ", ".join(missed) if missed else "met"
+    many = len(set(runs) & set(base)) >= MANY
+    cells = [shown(times, digits=2), *(shown(v, "+") for v in (tail, head, overall))]
+    return [*cells, f"{cost(runs, base):.2f}", verdict if many else "not judged"]
+
+
+def changes(rows: dict[str, Runs], base: Runs) -> dict[str, tuple[Value, Value]]:
+    """What each row did to the AP50 of head and of tail."""
+    return {row: tuple(difference(runs, base, b, "AP50") for b in ("head", "tail")) for row, runs in rows.items()}
+
+
+def draw_changes(path: Path, points: dict[str, tuple[Value, Value]], base: str) -> None:
+    """A line of the picture per row: the differences of head and tail with their intervals."""
+    with picture(path, (7.2, 1.1 + 0.34 * len(points))) as figure:
+        axes = figure.subplots()
+        axes.axvline(0, color=INK, lw=1)
+        axes.axvline(GOAL["lower"], color=MUTED, lw=1, ls=":")
+        for i, (_, values) in enumerate(points.items()):
+            for name, v, shift in zip(("head", "tail"), values, (0.14, -0.14), strict=True):
+                look = STYLE[name]
+                axes.plot([v.low, v.high], [i + shift] * 2, color=look.colour, lw=1.6)
+                label = {"label": name} if i == 0 else {}
+                axes.plot(v.mean, i + shift, look.marker, color=look.colour, **label)
+        axes.set(yticks=np.arange(len(points)), xlabel=f"AP50, difference to {base}")
+        axes.set_yticklabels(list(points))
+        axes.invert_yaxis()
+        axes.grid(axis="x")
+        axes.legend(loc="best")
+
+
+def commands(matrix: dict[str, Any]) -> str:
+    """What each row is."""
+    lines = []
+    for row, spec in matrix["rows"].items():
+        verb = next(v for v in ("stock", "train", "finetune", "calibrate") if v in spec)
+        keys = " ".join(f"{k}={v}" for k, v in (spec[verb] or {}).items())
+        of = f" after {spec['of']}" if "of" in spec else ""
+        share = f", {spec['share']:.0%} of the epochs" if "share" in spec else ""
+        lines.append([row, f"{verb}{of}{share}", f"`{keys}`" if keys else "", spec.get("why", "")])
+    return "## The rows\n\n" + table(["row", "step", "keys", "why"], lines)
+
+
+def shown(v: Value, sign: str = "", digits: int = 3) -> str:
+    """A value with its interval."""
+    return f"{v.mean:{sign}.{digits}f} [{v.low:{sign}.{digits}f}, {v.high:{sign}.{digits}f}]"
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))

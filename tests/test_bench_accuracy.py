@@ -1,0 +1,257 @@
+"""The accuracy matrix: which runs there are, how they are scheduled, and what their records are made into."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import LONG_TAIL, NAMES, write_yolo_set
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+import accuracy_records as records  # noqa: E402
+import accuracy_tables as tables  # noqa: E402
+import bench_accuracy as bench  # noqa: E402
+from accuracy_run import METRICS, replicates, text_of, without_data  # noqa: E402
+
+from yolo_lt.evaluate import evaluate  # noqa: E402
+from yolo_lt.evaluate.bootstrap import replicate_means  # noqa: E402
+from yolo_lt.evaluate.compare import paired_difference  # noqa: E402
+
+MATRIX = yaml.safe_load((SCRIPTS / "accuracy.yaml").read_text())
+FOUND = records.read(SCRIPTS / "results")
+
+
+# The matrix -----------------------------------------------------------------------------------------------------------
+def test_every_run_names_rows_and_sets_that_exist():
+    for name, row, _ in bench.runs_of(MATRIX, None, None, None):
+        assert name in MATRIX["sets"]
+        assert row in MATRIX["rows"]
+
+
+@pytest.mark.parametrize("row", MATRIX["rows"])
+def test_a_row_has_one_verb_and_as_many_epochs_as_stock(row, tmp_path):
+    assert sum(v in MATRIX["rows"][row] for v in bench.VERBS) == 1
+    if MATRIX["rows"][row].get("part"):
+        return  # of other rows
+    for name, on in MATRIX["sets"].items():
+        steps = bench.steps_of(MATRIX, name, row, tmp_path)
+        assert sum(s["keys"].get("epochs", 0) for s in steps) == on["epochs"], name
+
+
+def test_finetune_head_has_its_own_schedule(tmp_path):
+    for row, spec in MATRIX["rows"].items():
+        if "finetune" in spec:
+            keys = bench.steps_of(MATRIX, "food61", row, tmp_path)[-1]["keys"]
+            assert not set(MATRIX["protocol"]["training"]) & set(keys)
+
+
+def test_one_run_is_chosen_by_set_row_and_seed():
+    name, row, seed = next(iter(bench.runs_of(MATRIX, None, None, None)))
+    assert list(bench.runs_of(MATRIX, [name], [row], [str(seed)])) == [(name, row, seed)]
+    assert not list(bench.runs_of(MATRIX, [name], ["no such row"], None))
+
+
+# Scheduling -----------------------------------------------------------------------------------------------------------
+def job(out, row, *steps):
+    return {"about": {"set": "s", "row": row, "seed": 0}, "steps": [{"folder": s} for s in steps], "out": str(out)}
+
+
+def test_runs_that_share_a_step_wait_for_each_other_and_others_do_not(tmp_path, monkeypatch):
+    """The second of two rows on one stage one must find it done, not train it as well."""
+    log = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, job):
+            self.job, self.ends = job, time.monotonic() + 0.05
+            log.append(("start", job["about"]["row"]))
+
+        def poll(self):
+            if time.monotonic() < self.ends:
+                return None
+            for step in self.job["steps"]:
+                (tmp_path / step["folder"]).mkdir(exist_ok=True)
+                (tmp_path / step["folder"] / "step.json").write_text("{}")
+            return 0
+
+    monkeypatch.setattr(bench, "start", lambda job, out: Process(job))
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    jobs = [job(tmp_path, "a", "one", "a"), job(tmp_path, "b", "one", "b"), job(tmp_path, "c", "c")]
+    ended = []
+    for finished, code in bench.done(jobs, tmp_path, 2):
+        ended.append(finished["about"]["row"])
+        log.append(("end", ended[-1]))
+        assert code == 0
+    assert sorted(ended) == ["a", "b", "c"]
+    assert log[:2] == [("start", "a"), ("start", "c")]
+    assert log.index(("start", "b")) > log.index(("end", "a"))
+
+
+def test_a_run_with_a_record_is_not_done_again(tmp_path, monkeypatch):
+    runs = list(bench.runs_of(MATRIX, None, None, None))[:3]
+    jobs = [bench.job_of(MATRIX, *run, tmp_path, tmp_path, tmp_path) for run in runs]
+    for one in jobs[:-1]:
+        Path(one["result"]).parent.mkdir(parents=True, exist_ok=True)
+        Path(one["result"]).write_text("{}")
+    asked = []
+    monkeypatch.setattr(bench, "prepare", lambda *a: None)
+    monkeypatch.setattr(bench, "done", lambda todo, out, limit: asked.extend(todo) or iter(()))
+    monkeypatch.setattr(bench, "runs_of", lambda matrix, **wanted: runs)
+    bench.work(MATRIX, {"out": str(tmp_path), "root": str(tmp_path)}, tmp_path)
+    assert asked == jobs[-1:]
+
+
+# Records and tables ---------------------------------------------------------------------------------------------------
+def record(seed, quality, images=40):
+    """A record of a made-up validation: three classes, one per bin, with a box each per image."""
+    rng = np.random.default_rng((seed, int(quality * 100)))
+    box, far = [10, 10, 50, 50], [200, 200, 5, 5]
+    gt = {
+        "images": [{"id": i} for i in range(images)],
+        "categories": [{"id": c} for c in range(3)],
+        "annotations": [{"image_id": i, "category_id": c, "bbox": box} for i in range(images) for c in range(3)],
+    }
+    dets = [
+        {"image_id": i, "category_id": c, "bbox": box if rng.random() < quality else far, "score": rng.random()}
+        for i in range(images)
+        for c in range(3)
+    ]
+    report = evaluate(gt, dets, bootstrap=0)
+    bins = {"head": [0], "medium": [1], "tail": [2]}
+    made = {"replicates": replicates(report.matches, bins), "metrics": metrics(report.matches)}
+    about = {"gt_sha256": report.gt_sha256, "iterations": 7, "start_sha256": "0", "cpu_seconds": 10 * (seed + 1.0)}
+    return {**about, **made, "seed": seed, "bins": bins}, report.matches
+
+
+SETS = [np.arange(3), np.array([0]), np.array([1]), np.array([2])]
+
+
+def metrics(matches):
+    whole = replicate_means(matches, SETS, [np.ones(len(matches.image_ids), np.int32)])[0]
+    return {n: dict(zip(METRICS, row.tolist(), strict=True)) for n, row in zip(tables.BINS, whole, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def sides():
+    ours = {seed: record(seed, 0.8) for seed in (0, 1, 2)}
+    base = {seed: record(seed, 0.4) for seed in (0, 1, 2)}
+    return [{s: r for s, (r, _) in side.items()} for side in (ours, base)] + [
+        [m for _, m in side.values()] for side in (ours, base)
+    ]
+
+
+def test_differences_and_intervals_are_those_of_compare(sides):
+    ours, base, our_matches, base_matches = sides
+    wanted, (low, high) = paired_difference(our_matches, base_matches, SETS)
+    for i, name in enumerate(tables.BINS):
+        for metric in ("AP", "AP50"):
+            found = records.difference(ours, base, name, metric)
+            j = METRICS.index(metric)
+            np.testing.assert_allclose(found, (wanted[i, j], low[i, j], high[i, j]), atol=1.1e-4)
+
+
+def test_a_ratio_is_of_means_and_its_interval_holds_it(sides):
+    ours, base = sides[:2]
+    found = records.ratio(ours, base, "tail", "AP50")
+    means = [np.mean([r["metrics"]["tail"]["AP50"] for r in side.values()]) for side in (ours, base)]
+    assert found.mean == pytest.approx(means[0] / means[1])
+    assert 1 < found.low < found.mean < found.high
+    same = records.ratio(base, base, "tail", "AP50")
+    assert same == (1, 1, 1)
+
+
+def test_records_of_other_images_or_iterations_are_not_paired(sides):
+    ours, base = sides[:2]
+    for key, value in (("gt_sha256", "other"), ("iterations", 8), ("start_sha256", "1")):
+        with pytest.raises(ValueError, match="cannot be paired"):
+            records.difference({0: {**ours[0], key: value}}, base, "all", "AP")
+    with pytest.raises(ValueError, match="cannot be paired"):
+        records.difference({5: ours[0]}, base, "all", "AP")
+
+
+def test_a_record_is_read_as_it_was_written():
+    made = record(0, 0.5)[0] | {"per_class": [{"id": 0, "name": "a"}, {"id": 1, "name": "ü"}]}
+    assert json.loads(text_of(made)) == made
+    made["replicates"]["tail"]["AP"][3] = None
+    assert json.loads(text_of(made)) == made
+    assert len(text_of(made).splitlines()) < 30
+
+
+@pytest.mark.parametrize(
+    ("ours", "base", "seeds", "said"),
+    [
+        (0.8, 0.4, 3, "met"),
+        (0.5, 0.5, 3, "misses ratio"),
+        (0.2, 0.6, 3, "misses ratio, head, AP"),
+        (0.8, 0.4, 1, "not judged"),
+    ],
+)
+def test_the_goal_is_judged_from_three_seeds_on(ours, base, seeds, said):
+    sides = [{s: record(s, q)[0] for s in range(seeds)} for q in (ours, base)]
+    assert tables.compared(*sides)[-1] == said
+
+
+# What is committed ----------------------------------------------------------------------------------------------------
+def test_every_record_is_of_the_matrix_and_has_its_keys(tmp_path):
+    for name, row, found in tables.each(FOUND):
+        wanted = bench.steps_of(MATRIX, name, row, tmp_path)
+        assert [s["keys"] for s in found["steps"]] == [without_data(s["keys"]) for s in wanted], (name, row)
+
+
+def test_the_tables_are_made_of_the_records():
+    made = tables.text(SCRIPTS / "results", MATRIX)
+    assert (SCRIPTS / "results" / "RESULTS.md").read_text() == made
+
+
+# A matrix of its own, from the data to the tables --------------------------------------------------------------------
+TINY = """
+protocol:
+  model: weights/start.pt
+  imgsz: 64
+  keys: {batch: 8, workers: 0, val: false, plots: false}
+  training: {optimizer: AdamW, lr0: 0.001}
+sets:
+  toy: {data: data/toy, epochs: 2}
+rows:
+  stock: {stock: {}}
+  rfs: {train: {recipe: rfs}}
+  stage-one: {train: {recipe: rfs}, share: 0.5}
+  decoupled: {of: stage-one, finetune: {strategy: tail}, share: 0.5}
+  norcal: {of: stock, calibrate: {method: norcal}}
+runs:
+  - {sets: [toy], rows: [stock, decoupled, norcal], seeds: [0]}
+"""
+
+
+@pytest.mark.slow
+def test_a_matrix_runs_and_a_run_repeats_to_the_last_digit(tmp_path, checkpoint):
+    write_yolo_set(tmp_path / "data" / "toy", LONG_TAIL, NAMES, val=len(LONG_TAIL))
+    (tmp_path / "weights").mkdir()
+    shutil.copy(checkpoint("yolov8n.yaml"), tmp_path / "weights" / "start.pt")
+    (tmp_path / "matrix.yaml").write_text(TINY)
+    words = [f"{k}={tmp_path / v}" for k, v in {"matrix": "matrix.yaml", "results": "results", "out": "out"}.items()]
+
+    def call(*more):
+        words_ = [sys.executable, str(SCRIPTS / "bench_accuracy.py"), f"root={tmp_path}", *words, *more]
+        done = subprocess.run(words_, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    assert "failed" not in call()
+    found = {row: runs[0] for row, runs in records.read(tmp_path / "results")["toy"].items()}
+    assert {row: r["iterations"] for row, r in found.items()} == {"stock": 12, "decoupled": 12, "norcal": 12}
+    assert [s["iterations"] for s in found["decoupled"]["steps"]] == [6, 6]
+    assert len({r["weights_sha256"] for r in found.values()}) == 3
+    assert "augmentations" not in found["stock"]["steps"][0]["command"]
+    assert "| decoupled | 1 |" in (tmp_path / "results" / "RESULTS.md").read_text()
+    assert "0 runs to do" in call()
+    shutil.rmtree(tmp_path / "out" / "toy")
+    assert "equal to the last digit" in call("rows=norcal", "again=true")
