@@ -12,6 +12,7 @@ from accuracy_run import SCALE
 
 from yolo_lt.evaluate.bootstrap import percentile_interval
 
+HUGE = 1e6  # in place of a ratio to nothing, so that quantiles between it and others exist
 Runs = dict[int, dict[str, Any]]  # by seed
 
 
@@ -50,7 +51,7 @@ def ratio(ours: Runs, base: Runs, bin_: str, metric: str) -> Value:
     with np.errstate(divide="ignore", invalid="ignore"):
         replicates = _drawn(a, bin_, metric) / _drawn(b, bin_, metric)
         point = np.float64(_mean(a, bin_, metric)) / _mean(b, bin_, metric)
-    return Value(float(point), *_interval(replicates))
+    return Value(float(point), *_interval(np.where(np.isinf(replicates), HUGE, replicates)))
 
 
 def cost(ours: Runs, base: Runs) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy_records import Runs, Value, cost, difference, ratio, read, value
+from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
 
 from yolo_lt.files import replacing
 from yolo_lt.report.drawing import INK, MUTED, STYLE, picture
@@ -169,7 +169,8 @@ def commands(matrix: dict[str, Any]) -> str:
 
 def shown(v: Value, sign: str = "", digits: int = 3) -> str:
     """A value with its interval."""
-    return f"{v.mean:{sign}.{digits}f} [{v.low:{sign}.{digits}f}, {v.high:{sign}.{digits}f}]"
+    mean, low, high = ("inf" if x >= HUGE / 2 else f"{x:{sign}.{digits}f}" for x in v)
+    return f"{mean} [{low}, {high}]"
 
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
