@@ -35,7 +35,7 @@ def text(results: Path, matrix: dict[str, Any]) -> str:
     parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
     for name, rows in found.items():
         parts += section(name, matrix, rows)
-    return "\n\n".join([*parts, commands(matrix)]) + "\n"
+    return "\n\n".join([*parts, commands(found)]) + "\n"
 
 
 def known(results: Path, matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
@@ -155,16 +155,13 @@ def draw_changes(path: Path, points: dict[str, tuple[Value, Value]], base: str) 
         axes.legend(loc="best")
 
 
-def commands(matrix: dict[str, Any]) -> str:
-    """What each row is."""
-    lines = []
-    for row, spec in matrix["rows"].items():
-        verb = next(v for v in ("stock", "train", "finetune", "calibrate") if v in spec)
-        keys = " ".join(f"{k}={v}" for k, v in (spec[verb] or {}).items())
-        of = f" after {spec['of']}" if "of" in spec else ""
-        share = f", {spec['share']:.0%} of the epochs" if "share" in spec else ""
-        lines.append([row, f"{verb}{of}{share}", f"`{keys}`" if keys else "", spec.get("why", "")])
-    return "## The rows\n\n" + table(["row", "step", "keys", "why"], lines)
+def commands(found: dict[str, dict[str, Runs]]) -> str:
+    """What each row is: the commands of its steps on the first set that has it, seed by seed alike but for `seed=`."""
+    first: dict[str, dict[str, Any]] = {}
+    for _, row, record in each(found):
+        first.setdefault(row, record)
+    lines = [[row, "<br>".join(f"`{step['command']}`" for step in r["steps"])] for row, r in first.items()]
+    return "## The rows\n\n" + table(["row", "its steps"], lines)
 
 
 def shown(v: Value, sign: str = "", digits: int = 3) -> str:

@@ -55,7 +55,10 @@ def work(matrix: dict[str, Any], given: dict[str, Any], results: Path) -> None:
     wanted = {name: listed(given.pop(name, None)) for name in ("sets", "rows", "seeds")}
     if given:
         sys.exit(f"unknown keys: {', '.join(given)}")
-    target = out / "again" if again else results
+    if again:  # nothing of an earlier run may be taken for this one
+        out = out / "again"
+        shutil.rmtree(out, ignore_errors=True)
+    target = out / "results" if again else results
     jobs = [job_of(matrix, *run, root, out, target) for run in runs_of(matrix, **wanted)]
     jobs = [job for job in jobs if again or not Path(job["result"]).exists()]
     print(f"{len(jobs)} runs to do, {limit} at a time; logs are in {out}", flush=True)
@@ -94,7 +97,7 @@ def job_of(matrix: dict[str, Any], name: str, row: str, seed: int, root: Path, o
     steps = steps_of(matrix, name, row, out)
     steps = [{**step, "seed": seed, "folder": f"{name}/{step['row']}-s{seed}"} for step in steps]
     steps[0]["weights"] = str(root / matrix["protocol"]["model"])
-    command = f"python scripts/bench_accuracy.py sets={name} rows={row} seeds={seed} again=true"
+    command = f"python scripts/bench_accuracy.py root=DIR sets={name} rows={row} seeds={seed} again=true"
     about = {"set": name, "row": row, "seed": seed, "command": command}
     result = results / name / f"{row}-s{seed}.json"
     return {"about": about, "steps": steps, "out": str(out), "result": str(result)}
@@ -104,15 +107,13 @@ def steps_of(matrix: dict[str, Any], name: str, row: str, out: Path) -> list[dic
     """The chain of steps behind a row, the first first."""
     spec, on, protocol = matrix["rows"][row], matrix["sets"][name], matrix["protocol"]
     verb = next(v for v in VERBS if v in spec)
-    own = spec[verb] or {}
-    own = {k: v for k, v in own.items() if k not in matrix["sets"]} | own.get(name, {})
     keys = {"data": str(out / "data" / name / "data.yaml"), "imgsz": protocol["imgsz"]}
     if verb != "calibrate":
         keys |= {**protocol["keys"], "epochs": round(on["epochs"] * spec.get("share", 1))}
     if verb in ("stock", "train"):
         keys |= protocol["training"] | on.get("training", {})
     before = steps_of(matrix, name, spec["of"], out) if "of" in spec else []
-    return [*before, {"row": row, "verb": verb, "keys": keys | own}]
+    return [*before, {"row": row, "verb": verb, "keys": keys | spec[verb]}]
 
 
 def prepare(on: dict[str, Any], name: str, root: Path, out: Path) -> None:

@@ -251,5 +251,4 @@ def test_a_matrix_runs_and_a_run_repeats_to_the_last_digit(tmp_path, checkpoint,
     assert "augmentations" not in found["stock"]["steps"][0]["command"]
     assert "| decoupled | 1 |" in (tmp_path / "results" / "RESULTS.md").read_text()
     assert "0 runs to do" in call()
-    shutil.rmtree(tmp_path / "out" / "toy")
     assert "equal to the last digit" in call("rows=stock", "again=true")
