@@ -66,10 +66,14 @@ def work(matrix: dict[str, Any], given: dict[str, Any], results: Path) -> None:
         prepare(matrix["sets"][name], name, root, out)
     for job, code in done(jobs, out, limit):
         say(job, code, out)
-        if commit and not code:
-            record(Path(job["result"]))
-        if again and not code:
+        if code:
+            continue
+        if again:
             compare(Path(job["result"]), results)
+        else:
+            write(results, matrix)
+        if commit and not again:
+            record(results, "{set}/{row}, seed {seed}".format(**job["about"]))
 
 
 def listed(value: Any) -> list[str] | None:
@@ -186,11 +190,10 @@ def say(job: Job, code: int, out: Path) -> None:
     print(f"{time.strftime('%H:%M')} {name}: AP50 {cells}; {found['cpu_seconds']:.0f} s of CPU", flush=True)
 
 
-def record(path: Path) -> None:
-    """Commit a record; if git is busy, the next one takes it along."""
-    subject = f"Add the run {path.parent.name}/{path.stem}"
-    for words in (["add", str(path.parent)], ["commit", "-q", "-m", subject, "--", str(path.parent)]):
-        subprocess.run(["git", "-C", str(path.parent), *words], check=False)
+def record(results: Path, run: str) -> None:
+    """Commit a record and the tables; if git is busy, the next one takes them along."""
+    for words in (["add", str(results)], ["commit", "-q", "-m", f"Add the run {run}", "--", str(results)]):
+        subprocess.run(["git", "-C", str(results), *words], check=False)
 
 
 def compare(path: Path, results: Path) -> None:

@@ -1,6 +1,7 @@
 """The accuracy matrix: which runs there are, how they are scheduled, and what their records are made into."""
 
 import json
+import re
 import shutil
 import sys
 import time
@@ -208,6 +209,15 @@ def test_every_record_is_of_the_matrix_and_has_its_keys(tmp_path):
 def test_the_tables_are_made_of_the_records():
     made = tables.text(SCRIPTS / "results", MATRIX)
     assert (SCRIPTS / "results" / "RESULTS.md").read_text() == made
+
+
+def test_the_rows_in_the_readme_are_those_of_the_records():
+    readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
+    shown = [line.strip("| ").split(" | ") for line in readme.splitlines() if re.match(r"\| (fod31lt|food61), ", line)]
+    assert shown
+    for (name, row), *cells in ((cells[0].split(", "), *cells[1:]) for cells in shown):
+        runs = list(FOUND[f"{name}-choice"][row].values())
+        assert cells == [tables.shown(records.value(runs, b, "AP50")) for b in tables.BINS], (name, row)
 
 
 # A matrix of its own, from the data to the tables --------------------------------------------------------------------
