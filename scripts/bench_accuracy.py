@@ -70,9 +70,9 @@ def work(matrix: dict[str, Any], given: dict[str, Any], results: Path) -> None:
             continue
         if again:
             compare(Path(job["result"]), results)
-        else:
-            write(results, matrix)
-        if commit and not again:
+            continue
+        write(results, matrix)
+        if commit:
             record(results, "{set}/{row}, seed {seed}".format(**job["about"]))
 
 
