@@ -11,6 +11,7 @@ import numpy as np
 from accuracy_run import SCALE
 
 from yolo_lt.evaluate.bootstrap import percentile_interval
+from yolo_lt.evaluate.compare import drawn_means
 
 HUGE = 1e6  # in place of a ratio to nothing, so that quantiles between it and others exist
 Runs = dict[int, dict[str, Any]]  # by seed
@@ -80,8 +81,7 @@ def _mean(runs: Sequence[dict[str, Any]], bin_: str, metric: str) -> float:
 def _drawn(runs: Sequence[dict[str, Any]], bin_: str, metric: str) -> np.ndarray:
     """Replicates of the mean: the images drawn as in every other run on the set, and the seeds drawn as well."""
     values = np.array([r["replicates"][bin_][metric] for r in runs], float) / SCALE
-    seeds = np.random.default_rng((0, 1)).integers(0, len(runs), size=values.shape[::-1])
-    return values[seeds.T, np.arange(values.shape[1])].mean(axis=0)
+    return drawn_means(values)
 
 
 def _interval(replicates: np.ndarray) -> tuple[float, float]:

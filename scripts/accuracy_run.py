@@ -6,6 +6,7 @@ are yolo-lt's. The first begins with the starting weights, every other one with 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -25,13 +26,13 @@ from ultralytics import YOLO
 from yolo_lt import YOLOLT, config
 from yolo_lt.dataset import BIN_NAMES
 from yolo_lt.evaluate import Matches, load_matches
+from yolo_lt.evaluate.binned import ROWS
 from yolo_lt.evaluate.bootstrap import image_weights, replicate_means
 from yolo_lt.evaluate.metrics import METRICS
 from yolo_lt.files import replacing
 
 SCHEMA = 1
 KEPT = ("AP", "AP50", "AP75")  # of the metrics, as bootstrap replicates
-SETS = ("all", *BIN_NAMES)
 REPLICATES, SCALE = 1000, 10_000  # a replicate is kept as a whole number of 1 / SCALE
 PACKAGES = ("torch", "ultralytics", "numpy", "opencv-python", "albumentations", "scipy")
 SHOWN = ("asked", "tiles", "boxes")  # of exposure.csv
@@ -139,9 +140,9 @@ def counted(model: Any, verb: str, keys: dict[str, Any], folder: Path) -> dict[s
 
 def acted(folder: Path) -> dict[str, Any]:
     """What the run says of itself: its keys, and what every bin was asked to be shown and was."""
-    rows = [line.split(",") for line in (folder / "exposure.csv").read_text(encoding="utf-8").splitlines()]
-    at = {name: rows[0].index(name) for name in ("bin", *SHOWN)}
-    sums = {b: {k: sum(float(r[at[k]]) for r in rows[1:] if r[at["bin"]] == b) for k in SHOWN} for b in BIN_NAMES}
+    with open(folder / "exposure.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    sums = {b: {k: sum(float(r[k]) for r in rows if r["bin"] == b) for k in SHOWN} for b in BIN_NAMES}
     return {"exposure": {b: {k: round(v, 1) for k, v in row.items()} for b, row in sums.items()}}
 
 
@@ -160,7 +161,7 @@ def replicates(found: Matches, bins: dict[str, Any]) -> dict[str, dict[str, list
     values = SCALE * replicate_means(found, sets, image_weights(len(found.image_ids), REPLICATES, 0))
     return {
         name: {m: [None if np.isnan(v) else round(v) for v in values[:, i, METRICS.index(m)]] for m in KEPT}
-        for i, name in enumerate(SETS)
+        for i, name in enumerate(ROWS)
     }
 
 

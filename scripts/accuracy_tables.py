@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
 
+from yolo_lt.evaluate.binned import ROWS as BINS
 from yolo_lt.files import replacing
 from yolo_lt.report.drawing import INK, MUTED, STYLE, picture
 
-BINS = ("all", "head", "medium", "tail")
 METRICS = ("AP50", "AP")
 STOCKS = ("stock", "stock-cls_pw")  # trained by Ultralytics itself
 MANY = 3  # seeds that a claim takes

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from accuracy_run import VERBS
 from accuracy_tables import write
 
 from yolo_lt import api, cli
@@ -33,7 +34,6 @@ from yolo_lt.files import new_folder
 from yolo_lt.ultra.labels import class_stats
 
 HERE = Path(__file__).resolve().parent
-VERBS = ("stock", "train", "finetune", "calibrate")
 SAME = ("metrics", "iterations", "weights_sha256")  # of a record, in which a second run must agree
 Job = dict[str, Any]
 

@@ -73,9 +73,14 @@ def seeds_interval(replicates: np.ndarray, seed: int = 0) -> np.ndarray:
     Returns:
         Shape (2, ...): lower and upper bound.
     """
+    return percentile_interval(drawn_means(replicates, seed))
+
+
+def drawn_means(replicates: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Mean over runs drawn with replacement, in every replicate others, shape (B, ...); arguments as above."""
     runs, count = replicates.shape[:2]
     drawn = np.random.default_rng((seed, 1)).integers(0, runs, size=(count, runs))
-    return percentile_interval(replicates[drawn.T, np.arange(count)].mean(axis=0))
+    return replicates[drawn.T, np.arange(count)].mean(axis=0)
 
 
 def verdict(low: float, high: float) -> str:
