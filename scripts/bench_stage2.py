@@ -77,7 +77,7 @@ def prepare(folder: Path, data: Path, name: str, keys: dict[str, Any]) -> dict[s
     yolo.model = DetectionModel(f"{name}.yaml", nc=keys["classes"], verbose=False)
     weights = folder / f"{name.removeprefix('yolo')}.pt"  # yolov5n.pt would be taken for Ultralytics' own yolov5nu.pt
     yolo.save(weights)
-    schedule = {k: v for k, v in config.stage_two_defaults().items() if k != "name"}
+    schedule = {k: v for k, v in config.stage_two_defaults().items() if k not in ("recipe", "name")}
     shared = {
         "data": str(data),
         "model": str(weights),

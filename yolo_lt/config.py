@@ -116,7 +116,12 @@ def split(args: dict[str, Any], verb: str) -> tuple[dict[str, Any], dict[str, An
 def resolve(ours: dict[str, Any]) -> dict[str, Any]:
     """Complete the given keys: defaults, then the recipe, then what was given. Every key of ours is in the result."""
     recipe = ours.get("recipe", keys()["recipe"].default)
-    return {**{k.name: k.default for k in keys().values()}, **load_recipe(recipe), **ours, "recipe": recipe}
+    return {**defaults(), **load_recipe(recipe), **ours, "recipe": recipe}
+
+
+def defaults() -> dict[str, Any]:
+    """Every key of ours as it is before any recipe."""
+    return {k.name: k.default for k in keys().values()}
 
 
 def load_recipe(name: str) -> dict[str, Any]:
@@ -200,7 +205,7 @@ def _shown(value: Any) -> str:
 
 
 def stage_two_defaults() -> dict[str, Any]:
-    """Ultralytics keys that finetune-head sets unless they are given (cfg/finetune-head.yaml)."""
+    """Keys, ours and Ultralytics', that finetune-head sets unless they are given (cfg/finetune-head.yaml)."""
     return yaml.safe_load(files("yolo_lt.cfg").joinpath("finetune-head.yaml").read_text(encoding="utf-8"))
 
 

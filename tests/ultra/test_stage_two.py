@@ -9,7 +9,7 @@ import yaml
 from conftest import LONG_TAIL, NAMES, write_yolo_set
 from ultralytics.nn.tasks import load_checkpoint
 
-from yolo_lt import YOLOLT
+from yolo_lt import YOLOLT, config
 from yolo_lt.errors import LTError, UsageError
 from yolo_lt.ultra.features import AUGMENTATION
 
@@ -207,3 +207,13 @@ def test_stage_two_keys_need_a_stage_two(toy):
         YOLOLT("yolov8n.yaml").train(data=str(toy), recipe="decoupled", feature_cache=True, fliplr=0.5)
     with pytest.raises(UsageError, match="leaves none for stage one"):
         YOLOLT("yolov8n.yaml").train(data=str(toy), recipe="decoupled", epochs=1)
+
+
+def test_its_recipe_is_that_of_its_schedule_unless_one_is_given(checkpoint, toy, monkeypatch):
+    """What is best for a whole training is not measured for a stage two."""
+    monkeypatch.setattr(config, "stage_two_defaults", lambda: {"recipe": "cb", "lr0": 0.5})
+    model = YOLOLT(checkpoint("yolov8n.yaml"))
+    lt, theirs = model._head_keys({"data": str(toy)}, "a checkpoint")
+    assert (lt["recipe"], lt["cls_loss"], theirs["lr0"]) == ("cb", "cb", 0.5)
+    lt, theirs = model._head_keys({"data": str(toy), "recipe": "rfs", "lr0": 0.1}, "a checkpoint")
+    assert (lt["recipe"], lt["cls_loss"], theirs["lr0"]) == ("rfs", "bce", 0.1)

@@ -134,10 +134,11 @@ class YOLOLT(YOLO):
     def _head_keys(self, kw: dict[str, Any], head_of: str) -> tuple[dict[str, Any], dict[str, Any]]:
         """Every yolo-lt key and the Ultralytics keys of a finetune-head call, checked."""
         ours, theirs = config.split(kw, "finetune-head")
-        lt = {**config.resolve(ours), "head_of": head_of, **_given_max_det(theirs)}
+        usual, schedule = config.split(config.stage_two_defaults(), "finetune-head")
+        lt = {**config.resolve(usual | ours), "head_of": head_of, **_given_max_det(theirs)}
         if lt["strategy"] == "scale":
             lt["head_part"] = "last"
-        theirs = {**config.stage_two_defaults(), **theirs, "data": theirs.get("data") or self.overrides.get("data")}
+        theirs = {**schedule, **theirs, "data": theirs.get("data") or self.overrides.get("data")}
         checks.check_keys(theirs)
         config.check_acting(ours, lt)
         checks.check_conflicts(theirs, lt, self.task)

@@ -269,7 +269,7 @@ class LTMixin(_Trainer):
 
     def _epoch_metrics(self, dataset: Any) -> EpochMetrics:
         """What is evaluated by bin after every epoch, on the images of `dataset`."""
-        known = {**config.resolve({}), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
+        known = {**config.defaults(), **self.args.lt}  # a run of an earlier version, resumed, has fewer keys
         lt = with_hierarchy(known, self.data)
         index = index_for(lt["protocol"], dataset, self.data, lt["federated"], self._compared_on())
         return EpochMetrics.of_training(self.plan, lt, dataset.labels, index)
