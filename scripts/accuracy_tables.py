@@ -21,10 +21,15 @@ INTRO = Path(__file__).with_name("accuracy_intro.md")
 
 
 def write(results: Path, matrix: dict[str, Any]) -> None:
-    """Write RESULTS.md and a picture per set into `results`."""
+    """Write RESULTS.md and a picture per comparison into `results`; pictures that it no longer shows are removed."""
+    old = set(results.glob(picture_of("*", "*")))
     for name, rows in known(results, matrix).items():
         for base, others in groups(rows, matrix).items():
-            draw_changes(results / picture_of(name, base), changes(others, rows[base]), base)
+            path = results / picture_of(name, base)
+            draw_changes(path, changes(others, rows[base]), base)
+            old.discard(path)
+    for path in old:
+        path.unlink(missing_ok=True)
     with replacing(results / "RESULTS.md") as temporary:
         temporary.write_text(text(results, matrix), encoding="utf-8")
 
