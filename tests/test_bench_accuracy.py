@@ -213,7 +213,8 @@ def test_the_tables_are_made_of_the_records():
 
 def test_the_rows_in_the_readme_are_those_of_the_records():
     readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
-    shown = [line.strip("| ").split(" | ") for line in readme.splitlines() if re.match(r"\| (fod31lt|food61)[\w-]*, ", line)]
+    lines = re.findall(r"^\| (?:fod31lt|food61)[\w-]*, .*$", readme, re.MULTILINE)
+    shown = [line.strip("| ").split(" | ") for line in lines]
     assert shown
     for (name, row), *cells in ((cells[0].split(", "), *cells[1:]) for cells in shown):
         runs = list(FOUND[name][row].values())
