@@ -139,7 +139,9 @@ def counted(model: Any, verb: str, keys: dict[str, Any], folder: Path) -> dict[s
 
 
 def acted(folder: Path) -> dict[str, Any]:
-    """What the run says of itself: its keys, and what every bin was asked to be shown and was."""
+    """What every bin was asked to be shown and was; nothing where the draws are stock's, which are not counted."""
+    if not (folder / "exposure.csv").exists():
+        return {}
     with open(folder / "exposure.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     sums = {b: {k: sum(float(r[k]) for r in rows if r["bin"] == b) for k in SHOWN} for b in BIN_NAMES}

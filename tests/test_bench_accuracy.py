@@ -18,7 +18,7 @@ sys.path.insert(0, str(SCRIPTS))
 import accuracy_records as records  # noqa: E402
 import accuracy_tables as tables  # noqa: E402
 import bench_accuracy as bench  # noqa: E402
-from accuracy_run import METRICS, replicates, text_of, without_data  # noqa: E402
+from accuracy_run import METRICS, acted, replicates, text_of, without_data  # noqa: E402
 
 from yolo_lt.evaluate import evaluate  # noqa: E402
 from yolo_lt.evaluate.bootstrap import replicate_means  # noqa: E402
@@ -175,6 +175,16 @@ def test_records_of_other_images_or_iterations_are_not_paired(sides):
             records.difference({0: {**ours[0], key: value}}, base, "all", "AP")
     with pytest.raises(ValueError, match="cannot be paired"):
         records.difference({5: ours[0]}, base, "all", "AP")
+
+
+def test_exposure_is_added_up_by_bin_where_it_was_counted(tmp_path):
+    assert acted(tmp_path) == {}, "a loss alone changes no draws"
+    rows = ["0,0,a,head,2.5,2,4", "0,1,b,tail,1,3,3", "1,0,a,head,2.5,3,5", "1,1,b,tail,1,1,1"]
+    (tmp_path / "exposure.csv").write_text("\n".join(["epoch,class_id,name,bin,asked,tiles,boxes", *rows]))
+    found = acted(tmp_path)["exposure"]
+    assert found["head"] == {"asked": 5, "tiles": 5, "boxes": 9}
+    assert found["tail"] == {"asked": 2, "tiles": 4, "boxes": 4}
+    assert found["medium"] == {"asked": 0, "tiles": 0, "boxes": 0}
 
 
 def test_a_record_is_read_as_it_was_written():
