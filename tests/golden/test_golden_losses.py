@@ -302,8 +302,7 @@ def of_processes(name, world, tmp_path):
     return [json.loads(process.communicate(timeout=120)[0]) for process in ranks]
 
 
-@pytest.mark.parametrize("name", ["eqlv2", "eqfl"])
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(("world", "name"), [(2, "eqlv2"), (2, "eqfl"), (4, "eqfl")])
 def test_accumulators_of_several_processes(name, world, tmp_path):
     """Every rank has the sums over all, which are those of the authors' two ranks however the rows are dealt out.
 
@@ -324,8 +323,9 @@ def test_accumulators_of_several_processes(name, world, tmp_path):
                 np.testing.assert_allclose(step["loss"] / value["normalizer"], value["loss"], **tol)
 
 
-@pytest.mark.parametrize(("name", "file", "kept"), [("seesaw", "seesaw", "counts"), ("loce", "loce_ebl", "mean")])
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize(
+    ("world", "name", "file", "kept"), [(2, "seesaw", "seesaw", "counts"), (4, "loce", "loce_ebl", "mean")]
+)
 def test_several_processes_learn_what_one_learns_from_all_rows(name, file, kept, world, tmp_path):
     """The authors' Seesaw does not sum its counts: there every rank keeps its own."""
     inputs, _, _ = vector(file)
