@@ -34,9 +34,10 @@ def test_expected_exposure_is_what_the_stream_draws():
     assert np.isnan(p.exposure[3])
 
 
-def test_recommended_draws_every_class_outside_the_head_as_often_as_the_rarest_of_it():
+def test_linear_factors_draw_every_class_outside_the_head_as_often_as_the_rarest_of_it():
     lists = [[0]] * 64 + [[1]] * 8 + [[2]] * 2
-    p = make_plan(ClassStats.from_lists(lists, 3), config.resolve({"recipe": "recommended", "bins": (3, 9)}))
+    keys = {"recipe": "rfs", "sampler_variant": "linear", "epoch_length": "fixed", "bins": (3, 9)}
+    p = make_plan(ClassStats.from_lists(lists, 3), config.resolve(keys))
     drawn = p.exposure * p.stats.image_counts
     np.testing.assert_allclose(drawn, drawn[0])
     assert p.fixed

@@ -349,7 +349,7 @@ def test_the_baseline_ignores_what_the_yaml_says_unless_it_is_asked(merged):
         assert plan.federated is not None
         assert plan.reweighs
         assert not plan.changes_images
-    for recipe in ("rfs", "recommended", "cb", "eql", "decoupled"):
+    for recipe in ("rfs", "cb", "eql", "decoupled"):
         assert split(merged, recipe=recipe)[1].federated is not None
         assert split(merged, recipe=recipe, federated=False)[1].federated is None
 
