@@ -209,6 +209,13 @@ def test_the_goal_is_judged_from_three_seeds_on(ours, base, seeds, said):
     assert tables.compared(*sides)[-1] == said
 
 
+def test_a_picture_that_the_tables_no_longer_show_goes(tmp_path):
+    for name in ("old-against-stock.png", "kept.png"):
+        (tmp_path / name).write_bytes(b"")
+    tables.write(tmp_path, MATRIX)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["RESULTS.md", "kept.png"]
+
+
 # What is committed ----------------------------------------------------------------------------------------------------
 def test_every_record_is_of_the_matrix_and_has_its_keys(tmp_path):
     for name, row, found in tables.each(FOUND):
