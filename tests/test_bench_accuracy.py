@@ -236,13 +236,8 @@ def test_the_rows_in_the_readme_are_those_of_the_records():
     for (name, row), *cells in ((cells[0].split(", "), *cells[1:]) for cells in shown):
         row, _, base = row.partition(" against ")
         ours = FOUND[name][row]
-        if base:
-            assert cells == tables.compared(ours, FOUND[name][base])[:4], (name, row)
-        else:
-            assert cells == [tables.shown(records.value(list(ours.values()), b, "AP50")) for b in tables.BINS], (
-                name,
-                row,
-            )
+        by_bin = [tables.shown(records.value(list(ours.values()), b, "AP50")) for b in tables.BINS]
+        assert cells == (tables.compared(ours, FOUND[name][base])[:4] if base else by_bin), (name, row)
     assert any(" against " in cells[0] for cells in shown)
 
 
