@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from accuracy_choice import candidates, chosen
+from accuracy_limits import KINDS, error_rows, image_rows
 from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
 
 from yolo_lt.evaluate.binned import ROWS as BINS
@@ -38,6 +40,7 @@ def text(results: Path, matrix: dict[str, Any]) -> str:
     """RESULTS.md."""
     found = known(results, matrix)
     parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
+    parts += choice(found, matrix["choice"]) if "choice" in matrix else []
     for name, rows in found.items():
         parts += section(name, matrix, rows)
     return "\n\n".join([*parts, commands(found)]) + "\n"
@@ -61,6 +64,26 @@ def each(found: dict[str, dict[str, Runs]]) -> Iterable[tuple[str, str, dict[str
     return ((name, row, r) for name, rows in found.items() for row, runs in rows.items() for r in runs.values())
 
 
+def choice(found: dict[str, dict[str, Runs]], rule: dict[str, Any]) -> list[str]:
+    """The rule for recipe=recommended, and what it says; nothing before two rows can be compared by it."""
+    rows = candidates(found, rule)
+    if not rows:
+        return []
+    best, drop = chosen(rows, rule["drop"]), rule["drop"]
+    rows = sorted(rows, key=lambda c: c.row != best)
+    lines = [
+        [c.row, f"{c.rare:.2f}", f"{c.head:+.3f}", f"{c.all:+.3f}", "yes" if c.allowed(drop) else "no"] for c in rows
+    ]
+    seeds = ", ".join(map(str, rule["seeds"]))
+    rule_text = (
+        f"Of the rows with seeds {seeds} on {' and '.join(rule['sets'])}: the largest ratio of AP50 of medium and tail "
+        "classes together to stock's (geometric mean over the sets) among those whose AP50 of head and of all is at "
+        f"most {drop:g} lower (mean over sets and seeds). Chosen: {best or 'none'}."
+    )
+    head = ["against stock", "medium and tail AP50, ratio", "head AP50", "AP50 of all", "allowed"]
+    return [f"## The choice\n\n{rule_text}", table(head, lines)]
+
+
 def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[str]:
     """Everything about one set."""
     on, first = matrix["sets"][name], next(iter(next(iter(rows.values())).values()))
@@ -74,7 +97,16 @@ def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[st
         )
         picture = f"![AP50 of head and tail against {base}: {told}]({picture_of(name, base)})"
         parts += [against(others, rows[base], base), picture]
-    return parts
+    return [*parts, *([] if "split" in on else limits(rows))]
+
+
+def limits(rows: dict[str, Runs]) -> list[str]:
+    """The kinds of error that lower AP50, and AP50 by the training images of the classes."""
+    head, lines = image_rows(rows)
+    return [
+        table(["AP50, and lost to", "bin", "AP50", *KINDS], error_rows(rows, ("head", "tail"))),
+        table(["AP50 by training images (classes)", *head], lines),
+    ]
 
 
 def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:

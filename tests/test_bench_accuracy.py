@@ -15,6 +15,8 @@ from conftest import LONG_TAIL, NAMES, write_yolo_set
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+import accuracy_choice as choice  # noqa: E402
+import accuracy_limits as limits  # noqa: E402
 import accuracy_records as records  # noqa: E402
 import accuracy_tables as tables  # noqa: E402
 import bench_accuracy as bench  # noqa: E402
@@ -214,6 +216,41 @@ def test_a_picture_that_the_tables_no_longer_show_goes(tmp_path):
         (tmp_path / name).write_bytes(b"")
     tables.write(tmp_path, MATRIX)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["RESULTS.md", "kept.png"]
+
+
+RULE = {"sets": ["one", "two"], "seeds": [0, 1], "drop": 0.02}
+
+
+def side(**bins):
+    """Both seeds of a row: AP50 by bin, one class each, and a class without an object."""
+    classes = [{"bin": b, "AP50": v} for b, v in bins.items()] + [{"bin": "tail", "AP50": None}]
+    return {seed: {"per_class": classes} for seed in (0, 1)}
+
+
+def test_the_rule_takes_the_row_that_helps_rare_classes_most_of_those_that_spare_the_head():
+    stock, costly = side(head=0.6, medium=0.4, tail=0.2), side(head=0.5, medium=0.8, tail=0.7)
+    fair, lazy = side(head=0.59, medium=0.4, tail=0.4), side(head=0.6, medium=0.4, tail=0.3)
+    rows = {"stock": stock, "lazy": lazy, "costly": costly, "fair": fair}
+    found = {"one": {**rows, "once": {0: fair[0]}}, "two": {**rows, "once": fair}}
+    ranked = choice.candidates(found, RULE)
+    assert [c.row for c in ranked] == ["costly", "fair", "lazy"], "a row without all seeds has no place"
+    assert ranked[1].rare == pytest.approx(4 / 3)
+    assert (ranked[1].head, ranked[1].all) == pytest.approx((-0.01, 0.19 / 3))
+    assert choice.chosen(ranked, 0.02) == "fair"
+    assert choice.chosen(ranked, 0.2) == "costly"
+    assert choice.chosen(ranked[:1], 0.02) is None
+    assert choice.candidates({"one": rows, "two": {"fair": fair}}, RULE) == []
+
+
+def test_what_limits_a_row_is_shown_by_kind_of_error_and_by_training_images():
+    shares = {"tail": {"AP50": 0.3, "loss": dict(zip(limits.KINDS, np.arange(6) / 10, strict=True))}}
+    counts = {1: 0.1, 3: 0.2, 4: 0.4, 127: 0.5, 500: 0.9, 0: 0.7}
+    classes = [{"train_images": n, "AP50": v} for n, v in counts.items()] + [{"train_images": 5, "AP50": None}]
+    rows = {"rfs": {0: {"errors": {"shares": shares}, "per_class": classes}}}
+    assert limits.error_rows(rows, ["tail"]) == [["rfs", "tail", "0.300", *(f"{i / 10:.3f}" for i in range(6))]]
+    head, lines = limits.image_rows(rows)
+    assert head == ["1-3 (2)", "4-7 (1)", "64-127 (1)", "128+ (1)"]
+    assert lines == [["rfs", "0.150", "0.400", "0.500", "0.900"]]
 
 
 # What is committed ----------------------------------------------------------------------------------------------------
