@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accuracy_choice import candidates, chosen
 from accuracy_limits import KINDS, error_rows, image_rows
+from accuracy_pictures import draw_changes, draw_frontier
 from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
 
 from yolo_lt.evaluate.binned import ROWS as BINS
 from yolo_lt.files import replacing
-from yolo_lt.report.drawing import INK, MUTED, STYLE, picture
 
 METRICS = ("AP50", "AP")
 STOCKS = ("stock", "stock-cls_pw")  # trained by Ultralytics itself
 MANY = 3  # seeds that a claim takes
 GOAL = {"ratio": 1.5, "ratio_low": 1.2, "lower": -0.01}
+FRONTIER = "frontier.png"
 INTRO = Path(__file__).with_name("accuracy_intro.md")
 
 
@@ -28,10 +28,12 @@ def write(results: Path, matrix: dict[str, Any]) -> None:
     for name, rows in known(results, matrix).items():
         for base, others in groups(rows, matrix).items():
             path = results / picture_of(name, base)
-            draw_changes(path, changes(others, rows[base]), base)
+            draw_changes(path, changes(others, rows[base]), base, GOAL["lower"])
             old.discard(path)
     for path in old:
         path.unlink(missing_ok=True)
+    if drawn := frontier(known(results, matrix), matrix):
+        draw_frontier(results / FRONTIER, drawn, GOAL)
     with replacing(results / "RESULTS.md") as temporary:
         temporary.write_text(text(results, matrix), encoding="utf-8")
 
@@ -41,6 +43,7 @@ def text(results: Path, matrix: dict[str, Any]) -> str:
     found = known(results, matrix)
     parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
     parts += choice(found, matrix["choice"]) if "choice" in matrix else []
+    parts += frontier_text(frontier(found, matrix))
     for name, rows in found.items():
         parts += section(name, matrix, rows)
     return "\n\n".join([*parts, commands(found)]) + "\n"
@@ -173,23 +176,27 @@ def changes(rows: dict[str, Runs], base: Runs) -> dict[str, tuple[Value, Value]]
     return {row: tuple(difference(runs, base, b, "AP50") for b in ("head", "tail")) for row, runs in rows.items()}
 
 
-def draw_changes(path: Path, points: dict[str, tuple[Value, Value]], base: str) -> None:
-    """A line of the picture per row: the differences of head and tail with their intervals."""
-    with picture(path, (7.2, 1.1 + 0.34 * len(points))) as figure:
-        axes = figure.subplots()
-        axes.axvline(0, color=INK, lw=1)
-        axes.axvline(GOAL["lower"], color=MUTED, lw=1, ls=":")
-        for i, (_, values) in enumerate(points.items()):
-            for name, v, shift in zip(("head", "tail"), values, (0.14, -0.14), strict=True):
-                look = STYLE[name]
-                axes.plot([v.low, v.high], [i + shift] * 2, color=look.colour, lw=1.6)
-                label = {"label": name} if i == 0 else {}
-                axes.plot(v.mean, i + shift, look.marker, color=look.colour, **label)
-        axes.set(yticks=np.arange(len(points)), xlabel=f"AP50, difference to {base}")
-        axes.set_yticklabels(list(points))
-        axes.invert_yaxis()
-        axes.grid(axis="x")
-        axes.legend(loc="best")
+def frontier(found: dict[str, dict[str, Runs]], matrix: dict[str, Any]) -> dict[str, dict[str, tuple[Value, Value]]]:
+    """By set with a val of its own and row with stock's seeds: head's difference to stock and tail's ratio, of AP50."""
+    drawn: dict[str, dict[str, tuple[Value, Value]]] = {}
+    for name, rows in found.items():
+        base = rows.get("stock", {})
+        if base and "split" not in matrix["sets"][name]:
+            others = {row: runs for row, runs in rows.items() if row != "stock" and set(base) <= set(runs)}
+            drawn[name] = {
+                row: (difference(runs, base, "head", "AP50"), ratio(runs, base, "tail", "AP50"))
+                for row, runs in others.items()
+            }
+    return drawn
+
+
+def frontier_text(drawn: dict[str, dict[str, tuple[Value, Value]]]) -> list[str]:
+    """The picture of the frontier with what it shows in words."""
+    told = "; ".join(
+        f"{name}: " + ", ".join(f"{row} head {h.mean:+.3f}, tail times {t.mean:.2f}" for row, (h, t) in rows.items())
+        for name, rows in drawn.items()
+    )
+    return [f"## The frontier\n\n![Against stock, AP50. {told}]({FRONTIER})"] if drawn else []
 
 
 def commands(found: dict[str, dict[str, Runs]]) -> str:

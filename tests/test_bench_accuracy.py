@@ -17,6 +17,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 import accuracy_choice as choice  # noqa: E402
 import accuracy_limits as limits  # noqa: E402
+import accuracy_pictures as pictures  # noqa: E402
 import accuracy_records as records  # noqa: E402
 import accuracy_tables as tables  # noqa: E402
 import bench_accuracy as bench  # noqa: E402
@@ -251,6 +252,22 @@ def test_what_limits_a_row_is_shown_by_kind_of_error_and_by_training_images():
     head, lines = limits.image_rows(rows)
     assert head == ["1-3 (2)", "4-7 (1)", "64-127 (1)", "128+ (1)"]
     assert lines == [["rfs", "0.150", "0.400", "0.500", "0.900"]]
+
+
+def test_the_frontier_shows_the_rows_that_have_stocks_seeds_on_val(sides, tmp_path):
+    better, stock = sides[:2]
+    rows = {"stock": stock, "rfs": better, "cb": {0: better[0]}}
+    found, matrix = {"a": rows, "a-choice": rows}, {"sets": {"a": {}, "a-choice": {"split": 0.2}}}
+    drawn = tables.frontier(found, matrix)
+    assert {name: list(points) for name, points in drawn.items()} == {"a": ["rfs"]}
+    head, tail = drawn["a"]["rfs"]
+    assert head.mean > 0.2
+    assert tail.low > 1.5
+    (text,) = tables.frontier_text(drawn)
+    assert f"rfs head {head.mean:+.3f}, tail times {tail.mean:.2f}" in text
+    pictures.draw_frontier(tmp_path / "a.png", drawn, tables.GOAL)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert tables.frontier_text({}) == []
 
 
 # What is committed ----------------------------------------------------------------------------------------------------
