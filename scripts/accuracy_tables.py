@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from accuracy_choice import candidates, chosen
+from accuracy_choice import Candidate, apart, candidates, chosen, screened
 from accuracy_limits import KINDS, error_rows, image_rows
 from accuracy_pictures import draw_changes, draw_frontier
 from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
@@ -42,7 +42,7 @@ def text(results: Path, matrix: dict[str, Any]) -> str:
     """RESULTS.md."""
     found = known(results, matrix)
     parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
-    parts += choice(found, matrix["choice"]) if "choice" in matrix else []
+    parts += choice(found, matrix) if "choice" in matrix else []
     parts += frontier_text(frontier(found, matrix))
     for name, rows in found.items():
         parts += section(name, matrix, rows)
@@ -67,24 +67,32 @@ def each(found: dict[str, dict[str, Runs]]) -> Iterable[tuple[str, str, dict[str
     return ((name, row, r) for name, rows in found.items() for row, runs in rows.items() for r in runs.values())
 
 
-def choice(found: dict[str, dict[str, Runs]], rule: dict[str, Any]) -> list[str]:
-    """The rule for recipe=recommended, and what it says; nothing before two rows can be compared by it."""
-    rows = candidates(found, rule)
-    if not rows:
+def choice(found: dict[str, dict[str, Runs]], matrix: dict[str, Any]) -> list[str]:
+    """The rule for recipe=recommended and what it says, then every row once; nothing where no two can be compared."""
+    rule, bases = matrix["choice"], {row: on["base"] for row, on in matrix["rows"].items() if "base" in on}
+    ranked, screen = candidates(found, rule), screened(found, rule["sets"], rule["seeds"][:1], bases)
+    if not screen:
         return []
-    best, drop = chosen(rows, rule["drop"]), rule["drop"]
-    rows = sorted(rows, key=lambda c: c.row != best)
-    lines = [
-        [c.row, f"{c.rare:.2f}", f"{c.head:+.3f}", f"{c.all:+.3f}", "yes" if c.allowed(drop) else "no"] for c in rows
-    ]
+    best, drop, sets = chosen(ranked, rule["drop"]), rule["drop"], " and ".join(rule["sets"])
     seeds = ", ".join(map(str, rule["seeds"]))
     rule_text = (
-        f"Of the rows with seeds {seeds} on {' and '.join(rule['sets'])}: the largest ratio of AP50 of medium and tail "
+        f"Of the rows with seeds {seeds} on {sets}: the largest ratio of AP50 of medium and tail "
         "classes together to stock's (geometric mean over the sets) among those whose AP50 of head and of all is at "
         f"most {drop:g} lower (mean over sets and seeds). Chosen: {best or 'none'}."
     )
-    head = ["against stock", "medium and tail AP50, ratio", "head AP50", "AP50 of all", "allowed"]
-    return [f"## The choice\n\n{rule_text}", table(head, lines)]
+    head = ["row", "against", "medium and tail AP50, ratio", "head AP50", "AP50 of all"]
+    lines = [[*cells(c), "yes" if c.allowed(drop) else "no"] for c in ranked]
+    screen_text = (
+        f"Every row once: means over {sets}, seed {rule['seeds'][0]}. The seed alone moved AP50 of all by up to "
+        f"{apart(found, rule):.3f} on a set (stock, seeds {seeds})."
+    )
+    parts = [f"## The choice\n\n{rule_text}", table([*head, "allowed"], lines)]
+    return [*parts, screen_text, table(head, map(cells, screen))]
+
+
+def cells(c: Candidate) -> list[str]:
+    """A row on several sets at once."""
+    return [c.row, c.base, f"{c.rare:.2f}", f"{c.head:+.3f}", f"{c.all:+.3f}"]
 
 
 def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[str]:
@@ -100,16 +108,10 @@ def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[st
         )
         picture = f"![AP50 of head and tail against {base}: {told}]({picture_of(name, base)})"
         parts += [against(others, rows[base], base), picture]
-    return [*parts, *([] if "split" in on else limits(rows))]
-
-
-def limits(rows: dict[str, Runs]) -> list[str]:
-    """The kinds of error that lower AP50, and AP50 by the training images of the classes."""
-    head, lines = image_rows(rows)
-    return [
-        table(["AP50, and lost to", "bin", "AP50", *KINDS], error_rows(rows, ("head", "tail"))),
-        table(["AP50 by training images (classes)", *head], lines),
-    ]
+    columns, lines = image_rows(rows)
+    parts.append(table(["AP50 by training images (classes)", *columns], lines))
+    errors = table(["AP50, and lost to", "bin", "AP50", *KINDS], error_rows(rows, ("head", "tail")))
+    return parts if "split" in on else [*parts, errors]
 
 
 def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
@@ -167,8 +169,8 @@ def compared(runs: Runs, base: Runs) -> list[str]:
     ]
     verdict = "misses " + ", ".join(missed) if missed else "met"
     many = len(set(runs) & set(base)) >= MANY
-    cells = [shown(times, digits=2), *(shown(v, "+") for v in (tail, head, overall))]
-    return [*cells, f"{cost(runs, base):.2f}", verdict if many else "not judged"]
+    values = [shown(times, digits=2), *(shown(v, "+") for v in (tail, head, overall))]
+    return [*values, f"{cost(runs, base):.2f}", verdict if many else "not judged"]
 
 
 def changes(rows: dict[str, Runs], base: Runs) -> dict[str, tuple[Value, Value]]:
@@ -216,4 +218,4 @@ def shown(v: Value, sign: str = "", digits: int = 3) -> str:
 
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ["---"] * len(head), *rows))
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))

@@ -23,6 +23,7 @@ import accuracy_tables as tables  # noqa: E402
 import bench_accuracy as bench  # noqa: E402
 from accuracy_run import METRICS, acted, replicates, text_of, without_data  # noqa: E402
 
+from yolo_lt import config  # noqa: E402
 from yolo_lt.evaluate import evaluate  # noqa: E402
 from yolo_lt.evaluate.bootstrap import replicate_means  # noqa: E402
 from yolo_lt.evaluate.compare import paired_difference  # noqa: E402
@@ -241,6 +242,9 @@ def test_the_rule_takes_the_row_that_helps_rare_classes_most_of_those_that_spare
     assert choice.chosen(ranked, 0.2) == "costly"
     assert choice.chosen(ranked[:1], 0.02) is None
     assert choice.candidates({"one": rows, "two": {"fair": fair}}, RULE) == []
+    (other,) = [c for c in choice.screened(found, RULE["sets"], [0], {"lazy": "fair"}) if c.row == "lazy"]
+    assert (other.base, other.head) == ("fair", pytest.approx(0.01))
+    assert choice.apart({"one": {"stock": {0: fair[0], 1: lazy[1]}}}, RULE) == pytest.approx(0.09 / 3)
 
 
 def test_what_limits_a_row_is_shown_by_kind_of_error_and_by_training_images():
@@ -250,8 +254,8 @@ def test_what_limits_a_row_is_shown_by_kind_of_error_and_by_training_images():
     rows = {"rfs": {0: {"errors": {"shares": shares}, "per_class": classes}}}
     assert limits.error_rows(rows, ["tail"]) == [["rfs", "tail", "0.300", *(f"{i / 10:.3f}" for i in range(6))]]
     head, lines = limits.image_rows(rows)
-    assert head == ["1-3 (2)", "4-7 (1)", "64-127 (1)", "128+ (1)"]
-    assert lines == [["rfs", "0.150", "0.400", "0.500", "0.900"]]
+    assert head == ["1-3 (2)", "4-7 (1)", "64-127 (1)", "128+ (1)", "rank correlation"]
+    assert lines == [["rfs", "0.150", "0.400", "0.500", "0.900", "+1.00"]]
 
 
 def test_the_frontier_shows_the_rows_that_have_stocks_seeds_on_val(sides, tmp_path):
@@ -271,6 +275,14 @@ def test_the_frontier_shows_the_rows_that_have_stocks_seeds_on_val(sides, tmp_pa
 
 
 # What is committed ----------------------------------------------------------------------------------------------------
+def test_the_recommended_recipe_is_what_the_rule_takes():
+    rule = MATRIX["choice"]
+    best = choice.chosen(choice.candidates(FOUND, rule), rule["drop"])
+    wanted = config.resolve({**MATRIX["rows"][best]["train"], "epoch_length": "fixed"})
+    assert config.resolve({"recipe": "recommended"}) == {**wanted, "recipe": "recommended"}
+    assert config.resolve({}) == config.resolve({"recipe": "recommended"})
+
+
 def test_every_record_is_of_the_matrix_and_has_its_keys(tmp_path):
     for name, row, found in tables.each(FOUND):
         wanted = bench.steps_of(MATRIX, name, row, tmp_path)

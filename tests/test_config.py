@@ -96,7 +96,7 @@ def test_every_default_is_of_its_own_kind():
 def test_given_beats_recipe_beats_default():
     lt = config.resolve({"recipe": "cb", "cb_beta": 0.9})
     assert (lt["cls_loss"], lt["cb_beta"], lt["sampler"], lt["repeat_thr"]) == ("cb", 0.9, "none", "auto")
-    assert config.resolve({})["recipe"] == "rfs"
+    assert config.resolve({})["recipe"] == "recommended"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from yolo_lt.evaluate import Report
 from yolo_lt.evaluate.compare import paired_difference
 from yolo_lt.report.results import comparison_text
 
-RUNS = {"stock": {"recipe": "baseline"}, "balanced": {"recipe": "rfs", "epoch_length": "fixed"}}
+RUNS = {"stock": {"recipe": "baseline"}, "balanced": {"recipe": "recommended"}}
 HOLDOUT = 0.1  # of the training images: what calibrate chooses on
 HEAD_EPOCHS = 5  # of stage two, on cached features: together they cost less than one epoch of stage one
 

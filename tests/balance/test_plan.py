@@ -79,7 +79,7 @@ def test_cap_rounding_and_alpha_act():
 
 def test_an_epoch_that_would_explode_is_refused():
     with pytest.raises(UsageError, match=r"an epoch would have .* draws for 80 images; use epoch_length=fixed"):
-        plan(sampler="eirfs", sampler_variant="original", repeat_thr=0.9, eirfs_alpha=3.0)
+        plan(epoch_length="grow", sampler="eirfs", sampler_variant="original", repeat_thr=0.9, eirfs_alpha=3.0)
 
 
 @pytest.mark.parametrize("key", ["tail_paste", "tail_augment"])

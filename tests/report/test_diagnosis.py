@@ -57,7 +57,7 @@ def diagnosis(names=NAMES, lists=LISTS, **more):
     gaps = find_gaps(["l/0.txt", "l/1.txt", "l/2.txt"], [1, 0, 0], ["l/0.txt", "l/1.txt", "l/old.txt"])
     costs = recipe_costs({r: make_plan(stats, config.resolve({"recipe": r})) for r in ("rfs", "cb", "decoupled")})
     conflicts = (Conflict(0, 72, "other classes"),)
-    advice = recommend(stats, plan.bins, Findings(context, leaks, conflicts, None, costs))
+    advice = recommend(stats, plan.bins, Findings(context, leaks, conflicts))
     images = ["i/0.jpg", "i/1.jpg", "i/2.jpg"]
     found = Diagnosis(
         plan, context, defects(), find_suspects(stats, box), gaps, images, leaks, paths, conflicts, costs, advice
@@ -97,7 +97,7 @@ def test_the_advice_says_what_to_mend_what_to_begin_with_and_why():
     found = diagnosis()
     texts, (costs,) = section(found, "advice", str), section(found, "advice", Table)
     assert texts[: len(found.advice.first)] == list(found.advice.first)
-    assert "To begin with: recipe=rfs, by rules of thumb:" in texts
+    assert "To begin with: recipe=recommended, by rules of thumb:" in texts
     assert texts[-1].startswith("Worth a run of its own: tail_paste=true")
     assert all(reason in texts for reason in found.advice.reasons)
     assert costs == costs_table(found.costs)

@@ -37,7 +37,7 @@ def test_defects_leaks_and_advice_are_told(faulty, caplog, tmp_path):
         "1 label file without an image",
         "images/val/0001.png shows what images/train/0007.png shows",
         "1 of 8 images of val (12.5 %) show what an image of train shows",
-        "To begin with: recipe=rfs",
+        "To begin with: recipe=recommended",
         "what recipes would change and cost",
     ):
         assert sentence in text, sentence
