@@ -52,10 +52,12 @@ def run(steps: list[dict[str, Any]], out: Path) -> dict[str, Any]:
         The record: commands, keys, iterations and CPU time per step; metrics, classes, errors and bootstrap replicates
         of the validation; digests of what went in and came out; versions and machine.
     """
-    weights, done = Path(steps[0]["weights"]), []
+    weights, done, anew = Path(steps[0]["weights"]), [], False
     for step in steps:
-        weights, record = once(step, weights, out)
-        done.append(record)
+        record = None if anew else recorded(step, out)
+        anew = record is None  # what follows a new step is new as well
+        done.append(record or once(step, weights, out))
+        weights = out / step["folder"] / "weights" / "last.pt"
     last = steps[-1]
     folder = out / f"{last['folder']}-val"
     keys = {k: last["keys"][k] for k in ("data", "imgsz")}
@@ -76,18 +78,25 @@ def run(steps: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     }
 
 
-def once(step: dict[str, Any], weights: Path, out: Path) -> tuple[Path, dict[str, Any]]:
-    """One step, skipped if its record is there already: its last checkpoint, and its record."""
+def recorded(step: dict[str, Any], out: Path) -> dict[str, Any] | None:
+    """The record of a step that was done already, with these very keys."""
+    path = out / step["folder"] / "step.json"
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    wanted = {"verb": step["verb"], "seed": step["seed"], "keys": without_data(step["keys"])}
+    return record if all(record.get(k) == v for k, v in wanted.items()) else None
+
+
+def once(step: dict[str, Any], weights: Path, out: Path) -> dict[str, Any]:
+    """Do one step, and record it in its folder."""
     folder = out / step["folder"]
-    path, last = folder / "step.json", folder / "weights" / "last.pt"
-    if path.exists():
-        return last, json.loads(path.read_text(encoding="utf-8"))
+    path = folder / "step.json"
+    path.unlink(missing_ok=True)
     record = VERBS[step["verb"]](weights, {**step["keys"], "seed": step["seed"]}, folder)
     record["peak_memory_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     record |= {k: step[k] for k in ("row", "verb", "seed")} | {"keys": without_data(step["keys"])}
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(record), encoding="utf-8")
-    return last, record
+    return record
 
 
 def without_data(keys: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from accuracy_run import VERBS
+from accuracy_run import VERBS, recorded
 from accuracy_tables import write
 
 from yolo_lt import api, cli
@@ -160,7 +160,7 @@ def done(jobs: list[Job], out: Path, limit: int) -> Iterator[tuple[Job, int]]:
 
 def folders(job: Job) -> set[str]:
     """The folders that a job writes: those of its steps that are not done."""
-    return {s["folder"] for s in job["steps"] if not (Path(job["out"]) / s["folder"] / "step.json").exists()}
+    return {s["folder"] for s in job["steps"] if recorded(s, Path(job["out"])) is None}
 
 
 def start(job: Job, out: Path) -> subprocess.Popen:

@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ import accuracy_choice as choice  # noqa: E402
 import accuracy_limits as limits  # noqa: E402
 import accuracy_pictures as pictures  # noqa: E402
 import accuracy_records as records  # noqa: E402
+import accuracy_run  # noqa: E402
 import accuracy_tables as tables  # noqa: E402
 import bench_accuracy as bench  # noqa: E402
 from accuracy_run import METRICS, acted, replicates, text_of, without_data  # noqa: E402
@@ -64,7 +66,8 @@ def test_one_run_is_chosen_by_set_row_and_seed():
 
 # Scheduling -----------------------------------------------------------------------------------------------------------
 def job(out, row, *steps):
-    return {"about": {"set": "s", "row": row, "seed": 0}, "steps": [{"folder": s} for s in steps], "out": str(out)}
+    made = [{"folder": s, "verb": "train", "seed": 0, "keys": {"epochs": 3}} for s in steps]
+    return {"about": {"set": "s", "row": row, "seed": 0}, "steps": made, "out": str(out)}
 
 
 def test_runs_that_share_a_step_wait_for_each_other_and_others_do_not(tmp_path, monkeypatch):
@@ -83,7 +86,7 @@ def test_runs_that_share_a_step_wait_for_each_other_and_others_do_not(tmp_path, 
                 return None
             for step in self.job["steps"]:
                 (tmp_path / step["folder"]).mkdir(exist_ok=True)
-                (tmp_path / step["folder"] / "step.json").write_text("{}")
+                (tmp_path / step["folder"] / "step.json").write_text(json.dumps(step))
             return 0
 
     monkeypatch.setattr(bench, "start", lambda job, out: Process(job))
@@ -97,6 +100,31 @@ def test_runs_that_share_a_step_wait_for_each_other_and_others_do_not(tmp_path, 
     assert sorted(ended) == ["a", "b", "c"]
     assert log[:2] == [("start", "a"), ("start", "c")]
     assert log.index(("start", "b")) > log.index(("end", "a"))
+
+
+def test_a_step_counts_as_done_only_with_its_keys_and_behind_what_is_done(tmp_path, monkeypatch):
+    """A folder may be left from another matrix in which a row of the same name had other keys."""
+    did = []
+    monkeypatch.setattr(accuracy_run, "once", lambda step, *_: did.append(step["folder"]) or step)
+    monkeypatch.setattr(accuracy_run, "YOLOLT", lambda weights: SimpleNamespace(val=lambda **_: 1 / 0))
+
+    def done(*steps):
+        did.clear()
+        with pytest.raises(ZeroDivisionError):  # validation comes after the steps
+            accuracy_run.run([{**s, "weights": "start.pt"} for s in steps], tmp_path)
+        return list(did)
+
+    keys = {"data": "here.yaml", "imgsz": 64, "epochs": 2}
+    first, second = ({"folder": f, "verb": "train", "seed": 0, "keys": keys} for f in ("one", "two"))
+    for step in (first, second):
+        (tmp_path / step["folder"]).mkdir()
+        kept = {**step, "keys": without_data(keys)}
+        (tmp_path / step["folder"] / "step.json").write_text(json.dumps(kept))
+    assert done(first, second) == []
+    assert done({**first, "keys": {**keys, "data": "there.yaml"}}, second) == []
+    assert done(first, {**second, "seed": 1}) == ["two"]
+    assert done({**first, "keys": {**keys, "epochs": 3}}, second) == ["one", "two"]
+    assert done({**first, "verb": "stock"}, second) == ["one", "two"]
 
 
 def test_a_run_with_a_record_is_not_done_again(tmp_path, monkeypatch):

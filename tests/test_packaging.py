@@ -52,7 +52,7 @@ def test_the_installed_wheel_finds_its_keys(wheel, tmp_path):
         check=True,
     )
     assert str(target) in done.stdout
-    assert "rfs" in done.stdout
+    assert "recommended" in done.stdout
 
 
 def test_the_readme_lists_every_key_as_the_yaml_has_it():

@@ -83,9 +83,10 @@ def test_an_epoch_repeated_after_nan_draws_and_counts_its_own_images_once(toy, t
             trainer.loss = trainer.loss * float("nan")
 
     model.add_callback("on_train_epoch_end", spoil)
-    model.train(**tiny, data=str(toy), epochs=3, project=str(tmp_path), name="run", mosaic=0, val=False)
+    keys = {**tiny, "data": str(toy), "epochs": 3, "project": str(tmp_path), "name": "run", "mosaic": 0, "val": False}
+    model.train(**keys, recipe="rfs")
     assert spoiled
-    plan = make_plan(class_stats(toy), config.resolve({}))
+    plan = make_plan(class_stats(toy), config.resolve({"recipe": "rfs"}))
     assert_stream(tmp_path / "run" / "exposure.csv", plan, epochs=3)
 
 

@@ -60,7 +60,7 @@ def test_baseline_says_that_nothing_acts(toy, tmp_path, tiny, caplog):
 @pytest.mark.slow
 def test_epoch_length_fixed_keeps_the_iterations_of_stock(toy, tmp_path, tiny):
     batches = {}
-    for name, keys in {"stock": {"recipe": "baseline"}, "grow": {}, "fixed": {"epoch_length": "fixed"}}.items():
+    for name, keys in {"stock": {"recipe": "baseline"}, "grow": {"recipe": "rfs"}, "fixed": {}}.items():
         model, seen = YOLOLT("yolov8n.yaml"), []
         model.add_callback("on_train_batch_end", lambda trainer, seen=seen: seen.append(1))
         model.train(**tiny, **keys, data=str(toy), epochs=1, project=str(tmp_path), name=name, val=False)
