@@ -32,6 +32,7 @@ from yolo_lt.evaluate.compare import paired_difference  # noqa: E402
 
 MATRIX = yaml.safe_load((SCRIPTS / "accuracy.yaml").read_text())
 FOUND = records.read(SCRIPTS / "results")
+README = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
 
 
 # The matrix -----------------------------------------------------------------------------------------------------------
@@ -311,6 +312,28 @@ def test_the_recommended_recipe_is_what_the_rule_takes():
     assert config.resolve({}) == config.resolve({"recipe": "recommended"})
 
 
+@pytest.mark.parametrize("name", [n for n in config.keys()["recipe"].choices if n != "baseline"])
+def test_every_recipe_says_what_it_did(name):
+    rule = MATRIX["choice"]
+    rows = {c.row: c for c in choice.screened(FOUND, rule["sets"], rule["seeds"][:1], {})}
+    rows["recommended"] = next(c for c in choice.candidates(FOUND, rule) if c.allowed(rule["drop"]))
+    text = (SCRIPTS.parent / "cfg" / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+    comment = " ".join(line.strip("# ") for line in text.splitlines() if line.startswith("#"))
+    found = rows[name]
+    said = f"medium and tail AP50 {found.rare:.2f} times stock's, head {found.head:+.3f}, all {found.all:+.3f}"
+    assert said in comment
+    table = README.partition("### Recipes")[2].partition("### Keys")[0]
+    (row,) = re.findall(rf"^\| `{name}`.* \| (.*) \| (.*) \| (.*) \|$", table, re.MULTILINE)
+    assert row == (f"{found.rare:.2f}", f"{found.head:+.3f}", f"{found.all:+.3f}")
+
+
+def test_the_tables_of_the_guide_are_lines_of_the_results():
+    lines = (SCRIPTS.parent / "docs" / "when-to-use-what.md").read_text(encoding="utf-8").splitlines()
+    rows = {line for line in lines if line.startswith("|")}
+    assert len(rows) > 20
+    assert rows <= set((SCRIPTS / "results" / "RESULTS.md").read_text(encoding="utf-8").splitlines())
+
+
 def test_every_record_is_of_the_matrix_and_has_its_keys(tmp_path):
     for name, row, found in tables.each(FOUND):
         wanted = bench.steps_of(MATRIX, name, row, tmp_path)
@@ -323,8 +346,7 @@ def test_the_tables_are_made_of_the_records():
 
 
 def test_the_rows_in_the_readme_are_those_of_the_records():
-    readme = (SCRIPTS.parent / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^\| (?:fod31lt|food61)[\w-]*, .*$", readme, re.MULTILINE)
+    lines = re.findall(r"^\| (?:fod31lt|food61)[\w-]*, .*$", README, re.MULTILINE)
     shown = [line.strip("| ").split(" | ") for line in lines]
     assert shown
     for (name, row), *cells in ((cells[0].split(", "), *cells[1:]) for cells in shown):

@@ -98,7 +98,7 @@ def test_the_advice_says_what_to_mend_what_to_begin_with_and_why():
     texts, (costs,) = section(found, "advice", str), section(found, "advice", Table)
     assert texts[: len(found.advice.first)] == list(found.advice.first)
     assert "To begin with: recipe=recommended, by rules of thumb:" in texts
-    assert texts[-1].startswith("Worth a run of its own: tail_paste=true")
+    assert texts[-1] == "Worth a run of its own: sampler_variant=linear."
     assert all(reason in texts for reason in found.advice.reasons)
     assert costs == costs_table(found.costs)
 

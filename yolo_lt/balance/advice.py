@@ -25,11 +25,11 @@ FEW = 10  # images of a class below which its AP is mostly luck; LVIS calls clas
 NARROW = 0.5  # a class has narrow contexts if it has fewer than this share of the expected sets, or scenes per image
 NARROW_IMAGES = 5  # with fewer images few contexts prove nothing
 STAGE_TWO = 0.2  # share of the epochs that head_epochs=auto gives to stage two
-PASTES = ("detect", "segment")  # the tasks of tail_paste
 MEASURED = (
     "Measured in this project, one seed, AP50 at equal iterations: on fod31lt (imbalance 75) the tail had "
     "1.29 [1.13, 1.46] times stock's and the head +0.005 [-0.045, +0.061]; on food61 (imbalance 22) "
-    "1.01 [0.84, 1.19] times and -0.015 [-0.062, +0.028]. So compare it with a baseline."
+    "1.01 [0.84, 1.19] times and -0.015 [-0.062, +0.028]. So compare it with a baseline. sampler_variant=linear gave "
+    "the tail more there and took more from the head; docs/when-to-use-what.md of the repository has the rest."
 )
 
 
@@ -113,14 +113,12 @@ class Findings:
         leaks: Images that are there twice.
         conflicts: Copies whose labels differ.
         federated: Which classes were looked for in which training images.
-        task: Ultralytics' task.
     """
 
     context: Context | None = None
     leaks: Leaks | None = None
     conflicts: Sequence[Conflict] = ()
     federated: FederatedIndex | None = None
-    task: str = "detect"
 
 
 @dataclass(frozen=True)
@@ -156,14 +154,12 @@ def recommend(stats: ClassStats, bins: Bins, found: Findings | None = None) -> A
         masked = _masked(found)
         keys = {"federated": "auto"} if masked else {}
         return Advice("baseline", keys, {}, first, (even, *masked, *_single(stats)))
-    few, narrow = _few(stats, bins, found.task), _narrow(stats, bins, found.context)
-    tries = {"tail_paste": True} if few and found.task in PASTES else {}
-    tries |= {"tail_augment": True} if narrow else {}
     ratio = imbalance(stats.image_counts)["ratio"]
     tail = _many(len(bins.tail), "class", "classes")
     why = f"The commonest class is in {_times(ratio)} times as many images as the rarest, and the tail has {tail}."
-    reasons = (why, MEASURED, *few, *narrow, *_masked(found), *_single(stats))
-    return Advice("recommended", {}, tries, first, reasons)
+    doubts = (*_few(stats, bins), *_narrow(stats, bins, found.context))
+    reasons = (why, MEASURED, *doubts, *_masked(found), *_single(stats))
+    return Advice("recommended", {}, {"sampler_variant": "linear"}, first, reasons)
 
 
 def _many(count: int, one: str, many: str) -> str:
@@ -220,15 +216,14 @@ def _absent(stats: ClassStats, bins: Bins) -> list[str]:
     return [f"{many} no training image ({names}{more}): no recipe can teach them, collect images or leave them out."]
 
 
-def _few(stats: ClassStats, bins: Bins, task: str) -> list[str]:
+def _few(stats: ClassStats, bins: Bins) -> list[str]:
     """Where the tail is too small for what a recipe can do."""
     few = int((stats.image_counts[bins.tail] < FEW).sum())
     if 2 * few < len(bins.tail):
         return []
-    paste = "; tail_paste=true shows their objects in other images (no accuracy measured yet)"
     return [
         f"Classes of the tail with fewer than {FEW} images: {few} of {len(bins.tail)}. Their AP will have wide "
-        f"intervals, and a recipe shows the same few again: collect more{paste if task in PASTES else ''}."
+        "intervals, and a recipe shows the same few again: collect more."
     ]
 
 
@@ -242,8 +237,7 @@ def _narrow(stats: ClassStats, bins: Bins, context: Context | None) -> list[str]
         return []
     return [
         f"Classes of the tail in few scenes, or always beside the same classes: {narrow} of {known} with "
-        f"{NARROW_IMAGES} images or more. A sampler repeats just these; tail_augment=true varies them, recipe=cb and "
-        "calibrate repeat nothing (no gain of the first two is measured yet)."
+        f"{NARROW_IMAGES} images or more. A sampler repeats just these: other scenes would help more."
     ]
 
 

@@ -85,7 +85,7 @@ def diagnose(data: Any, lt: dict[str, Any], ours: Mapping[str, Any], theirs: dic
     scenes = None if twins.scenes is None else twins.scenes[: train.stats.num_images]
     context = class_context(train.stats, train.box, scenes)
     costs = recipe_costs(_plans(plan, ours, train.stats), int(theirs.get("epochs") or 100))
-    known = Findings(context, leaks, conflicts, plan.federated, task)
+    known = Findings(context, leaks, conflicts, plan.federated)
     suspects = find_suspects(train.stats, train.box, np.array([x["shape"] for x in scan.labels]))
     again = sorted({*train.complained, *(train.files[i] for i in suspects.images(train.stats).tolist())})
     return Diagnosis(
