@@ -26,6 +26,12 @@ ROOT = Path(__file__).parents[1]
 SHARED = Path(os.environ.get("YOLO_LT_SHARED", ROOT.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items):
+    """Files with slow tests first: of several processes none is left alone with one of them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_sessionfinish():
     shutil.rmtree(SCRATCH, ignore_errors=True)
 
