@@ -26,8 +26,8 @@ class Candidate(NamedTuple):
 
 
 def candidates(found: dict[str, dict[str, Runs]], rule: dict[str, Any]) -> list[Candidate]:
-    """The rows that have every set and seed of the rule, those that multiply the rare classes most first."""
-    rows = screened(found, rule["sets"], rule["seeds"], {})
+    """Our rows that have every set and seed of the rule, those that multiply the rare classes most first."""
+    rows = [c for c in screened(found, rule["sets"], rule["seeds"], {}) if not c.row.startswith(BASE)]
     return sorted(rows, key=lambda c: c.rare, reverse=True)
 
 

@@ -76,7 +76,7 @@ def choice(found: dict[str, dict[str, Runs]], matrix: dict[str, Any]) -> list[st
     best, drop, sets = chosen(ranked, rule["drop"]), rule["drop"], " and ".join(rule["sets"])
     seeds = ", ".join(map(str, rule["seeds"]))
     rule_text = (
-        f"Of the rows with seeds {seeds} on {sets}: the largest ratio of AP50 of medium and tail "
+        f"Of yolo_lt's rows with seeds {seeds} on {sets}: the largest ratio of AP50 of medium and tail "
         "classes together to stock's (geometric mean over the sets) among those whose AP50 of head and of all is at "
         f"most {drop:g} lower (mean over sets and seeds). Chosen: {best or 'none'}."
     )

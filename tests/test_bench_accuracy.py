@@ -261,7 +261,7 @@ def side(**bins):
 def test_the_rule_takes_the_row_that_helps_rare_classes_most_of_those_that_spare_the_head():
     stock, costly = side(head=0.6, medium=0.4, tail=0.2), side(head=0.5, medium=0.8, tail=0.7)
     fair, lazy = side(head=0.59, medium=0.4, tail=0.4), side(head=0.6, medium=0.4, tail=0.3)
-    rows = {"stock": stock, "lazy": lazy, "costly": costly, "fair": fair}
+    rows = {"stock": stock, "stock-better": fair, "lazy": lazy, "costly": costly, "fair": fair}
     found = {"one": {**rows, "once": {0: fair[0]}}, "two": {**rows, "once": fair}}
     ranked = choice.candidates(found, RULE)
     assert [c.row for c in ranked] == ["costly", "fair", "lazy"], "a row without all seeds has no place"
