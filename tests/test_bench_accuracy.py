@@ -327,6 +327,14 @@ def test_every_recipe_says_what_it_did(name):
     assert row == (f"{found.rare:.2f}", f"{found.head:+.3f}", f"{found.all:+.3f}")
 
 
+def test_what_the_readme_says_of_mosaic_is_in_the_screen():
+    rule, bases = MATRIX["choice"], {row: on["base"] for row, on in MATRIX["rows"].items() if "base" in on}
+    rows = {c.row: c for c in choice.screened(FOUND, rule["sets"], rule["seeds"][:1], bases)}
+    ours, uniform = rows["rfs-mosaic"], rows["rfs-mosaic-uniform"]
+    paragraph = README.partition("**Balanced mosaic")[2].partition("\n- ")[0]
+    assert re.findall(r"[+-]?\d\.\d+", paragraph) == [f"{ours.rare:.2f}", f"{ours.head:+.3f}", f"{uniform.rare:.2f}"]
+
+
 def test_the_tables_of_the_guide_are_lines_of_the_results():
     lines = (SCRIPTS.parent / "docs" / "when-to-use-what.md").read_text(encoding="utf-8").splitlines()
     rows = {line for line in lines if line.startswith("|")}
