@@ -24,15 +24,15 @@ INTRO = Path(__file__).with_name("accuracy_intro.md")
 
 def write(results: Path, matrix: dict[str, Any]) -> None:
     """Write RESULTS.md and a picture per comparison into `results`; pictures that it no longer shows are removed."""
-    old = set(results.glob(picture_of("*", "*")))
-    for name, rows in known(results, matrix).items():
+    old, found = set(results.glob(picture_of("*", "*"))), known(results, matrix)
+    for name, rows in found.items():
         for base, others in groups(rows, matrix).items():
             path = results / picture_of(name, base)
             draw_changes(path, changes(others, rows[base]), base, GOAL["lower"])
             old.discard(path)
     for path in old:
         path.unlink(missing_ok=True)
-    if drawn := frontier(known(results, matrix), matrix):
+    if drawn := frontier(found, matrix):
         draw_frontier(results / FRONTIER, drawn, GOAL)
     with replacing(results / "RESULTS.md") as temporary:
         temporary.write_text(text(results, matrix), encoding="utf-8")
@@ -110,8 +110,9 @@ def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[st
         parts += [against(others, rows[base], base), picture]
     columns, lines = image_rows(rows)
     parts.append(table(["AP50 by training images (classes)", *columns], lines))
-    errors = table(["AP50, and lost to", "bin", "AP50", *KINDS], error_rows(rows, ("head", "tail")))
-    return parts if "split" in on else [*parts, errors]
+    if "split" not in on:
+        parts.append(table(["AP50, and lost to", "bin", "AP50", *KINDS], error_rows(rows, ("head", "tail"))))
+    return parts
 
 
 def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
