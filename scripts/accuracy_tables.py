@@ -35,12 +35,11 @@ def write(results: Path, matrix: dict[str, Any]) -> None:
     if drawn := frontier(found, matrix):
         draw_frontier(results / FRONTIER, drawn, GOAL)
     with replacing(results / "RESULTS.md") as temporary:
-        temporary.write_text(text(results, matrix), encoding="utf-8")
+        temporary.write_text(text(found, matrix), encoding="utf-8")
 
 
-def text(results: Path, matrix: dict[str, Any]) -> str:
+def text(found: dict[str, dict[str, Runs]], matrix: dict[str, Any]) -> str:
     """RESULTS.md."""
-    found = known(results, matrix)
     parts = [INTRO.read_text(encoding="utf-8").strip(), versions(found)]
     parts += choice(found, matrix) if "choice" in matrix else []
     parts += frontier_text(frontier(found, matrix))
@@ -116,10 +115,11 @@ def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[st
 
 
 def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
-    """The rows by what they are compared with: the better stock row, or the row that the matrix names."""
+    """The rows by what they are compared with: the row that the matrix names where it is there, else the better stock."""
     grouped: dict[str, dict[str, Runs]] = {}
     for row, runs in rows.items():
-        base = matrix["rows"][row].get("base") or better_stock(rows)
+        named = matrix["rows"][row].get("base")
+        base = named if named in rows else better_stock(rows)
         if base in rows and base != row and set(runs) & set(rows[base]):
             grouped.setdefault(base, {})[row] = runs
     return grouped
