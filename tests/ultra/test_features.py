@@ -114,8 +114,7 @@ def test_hard_images_of_a_set_with_several_classes(checkpoint, sets, tmp_path, p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cache", [False, "ram"])
-@pytest.mark.parametrize("recipe", ["baseline", "rfs"])
+@pytest.mark.parametrize(("recipe", "cache"), [("baseline", False), ("rfs", "ram")])
 def test_the_holdout_never_reaches_the_network(tmp_path, tiny, cache, recipe):
     """The images set apart are painted white; no white corner may be in any batch, mosaic and mixup open."""
     data = write_yolo_set(tmp_path / "set", LONG_TAIL, ["alpha", "beta", "gamma"])
