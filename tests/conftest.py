@@ -58,6 +58,7 @@ def without_pages(monkeypatch, request):
     if request.node.get_closest_marker("pages") is None:
         for module in ("evaluation", "comparison"):
             monkeypatch.setattr(f"yolo_lt.ultra.{module}.write_page", lambda *args, **kw: [])
+        monkeypatch.setattr("yolo_lt.report.calibration_plot.calibration_plot", lambda path, content: path)
 
 
 def write_yolo_set(

@@ -302,7 +302,7 @@ def of_processes(name, world, tmp_path):
     return [json.loads(process.communicate(timeout=120)[0]) for process in ranks]
 
 
-@pytest.mark.parametrize(("world", "name"), [(2, "eqlv2"), (2, "eqfl"), (4, "eqfl")])
+@pytest.mark.parametrize(("world", "name"), [(2, "eqlv2"), (4, "eqfl")])
 def test_accumulators_of_several_processes(name, world, tmp_path):
     """Every rank has the sums over all, which are those of the authors' two ranks however the rows are dealt out.
 

@@ -15,6 +15,8 @@ from yolo_lt.calibrate import CALIBRATORS
 from yolo_lt.calibrate.thresholds import read_thresholds
 from yolo_lt.errors import LTError, UsageError
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 KEYS = {"imgsz": 64, "device": "cpu", "exist_ok": True, "bootstrap": 0}
 COUNTS = [33, 12, 3]
 
@@ -106,6 +108,7 @@ def test_norcal_shifts_by_the_training_images_and_leaves_the_commonest_class(run
     assert [rows[n]["bin"] for n in NAMES] == ["head", "medium", "tail"]
 
 
+@pytest.mark.pages
 def test_the_strength_is_that_of_the_best_point_of_the_curve_and_everything_is_written(run, toy, tmp_path):
     content = calibrate(run, toy, tmp_path, thresholds="f1", bootstrap=20)
     curve = content["holdout"]["curve"]

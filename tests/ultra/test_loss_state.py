@@ -277,7 +277,7 @@ def test_when_memory_runs_out_the_losses_start_the_epoch_over(resumed, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", LEARNING)
+@pytest.mark.parametrize("loss", ["loce", "federated"])
 def test_other_losses_with_a_state_are_killed_and_resumed_likewise(few, tmp_path, loss):
     """The head with two branches; in the resumed epoch memory runs out once."""
     name, own, folder = "yolo26n.yaml", {"cls_loss": loss, **LEARNING[loss]}, tmp_path / "run"
@@ -305,8 +305,6 @@ def test_other_losses_with_a_state_are_killed_and_resumed_likewise(few, tmp_path
     for branch in HEADS[name]:
         assert_differ(end[branch]["loss"], before[branch]["loss"])
         assert end[branch]["start"] == before[branch]["start"], "found once, in the first epoch"
-        if loss == "seesaw":
-            assert (end[branch]["loss"]["counts"] >= before[branch]["loss"]["counts"]).all()
 
 
 # Interrupted between the two files -----------------------------------------------------------------------------------
@@ -566,16 +564,6 @@ def test_two_processes_have_one_state_and_resume_with_it(tmp_path):
     check_ranks([rank[1][1] for rank in ranks], base=stopped)
     for branch, end in saved(folder, 1).items():
         assert accumulated(end)[0].tolist() == ranks[0][1][1][branch]["positive"]
-
-
-@pytest.mark.slow
-def test_four_processes_have_one_state(tmp_path):
-    folder, rows = tmp_path / "run", sparse_rows(4)
-    data = write_yolo_set(tmp_path / "data", rows, NAMES, val=1)
-    code, output = launch(4, keys_of_ranks(data, folder, 1))
-    assert code == 0, output[-5000:]
-    check_emptiness(folder, 4, rows)
-    check_ranks([rank[-1][1] for rank in told(folder, 4)], base=None)
 
 
 # The loss alone ------------------------------------------------------------------------------------------------------

@@ -74,7 +74,7 @@ def test_real_data_trains_from_the_real_trunk_with_balanced_exposure(shared, fod
     """The main job on fod31lt, shortened to one epoch at a small size; the full one is scripts/compare_recipes.py."""
     keys = {"imgsz": 96, "batch": 16, "optimizer": "AdamW", "lr0": 1e-3, "device": "cpu", "plots": False}
     model = YOLOLT(shared / "weights" / "yolov5n-coco-trunk.pt")
-    model.train(**keys, data=str(fod31lt), epochs=2, project=str(tmp_path), name="run", close_mosaic=0, val=False)
+    model.train(**keys, data=str(fod31lt), epochs=1, project=str(tmp_path), name="run", close_mosaic=0, val=False)
     with (tmp_path / "run" / "exposure.csv").open() as f:
         rows = list(csv.DictReader(f))
     for name in ("head", "medium", "tail"):

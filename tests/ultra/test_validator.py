@@ -22,6 +22,8 @@ from yolo_lt.evaluate.metrics import precision_recall
 from yolo_lt.files import slug
 from yolo_lt.ultra.validator import VALIDATORS
 
+pytestmark = pytest.mark.usefixtures("without_pages")
+
 MODELS = {
     "detect": "yolov8n.yaml",
     "segment": "yolov8n-seg.yaml",
@@ -206,6 +208,7 @@ def test_nms_never_drops_images_for_time(trained, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 @pytest.mark.parametrize("task", MODELS)
 def test_the_page_of_every_task_shows_objects_of_the_weakest_class(trained, tmp_path, task):
     weights, data = trained(task)
@@ -229,6 +232,7 @@ def test_the_page_of_every_task_shows_objects_of_the_weakest_class(trained, tmp_
 
 
 @pytest.mark.slow
+@pytest.mark.pages
 def test_no_examples_no_pictures(trained, tmp_path):
     weights, data = trained("detect")
     keys = {"data": str(data), "imgsz": 64, "project": str(tmp_path), "name": "v", "plots": False, "bootstrap": 0}
