@@ -115,7 +115,7 @@ def section(name: str, matrix: dict[str, Any], rows: dict[str, Runs]) -> list[st
 
 
 def groups(rows: dict[str, Runs], matrix: dict[str, Any]) -> dict[str, dict[str, Runs]]:
-    """The rows by what they are compared with: the row that the matrix names where it is there, else the better stock."""
+    """The rows by what they are compared with: what the matrix names where it is there, else the better stock."""
     grouped: dict[str, dict[str, Runs]] = {}
     for row, runs in rows.items():
         named = matrix["rows"][row].get("base")
