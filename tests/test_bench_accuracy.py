@@ -335,6 +335,11 @@ def test_what_the_readme_says_of_mosaic_is_in_the_screen():
     assert re.findall(r"[+-]?\d\.\d+", paragraph) == [f"{ours.rare:.2f}", f"{ours.head:+.3f}", f"{uniform.rare:.2f}"]
 
 
+def test_what_the_readme_says_of_the_seed_is_in_the_records():
+    tails = [r["metrics"]["tail"]["AP50"] for r in FOUND["fod31lt"]["stock"].values()]
+    assert f"moves stock's tail AP50 there between {min(tails):.3f} and {max(tails):.3f}" in " ".join(README.split())
+
+
 def test_the_tables_of_the_guide_are_lines_of_the_results():
     lines = (SCRIPTS.parent / "docs" / "when-to-use-what.md").read_text(encoding="utf-8").splitlines()
     rows = {line for line in lines if line.startswith("|")}
