@@ -25,6 +25,11 @@ class Candidate(NamedTuple):
         return min(self.head, self.all) >= -drop
 
 
+def bases(matrix: dict[str, Any]) -> dict[str, str]:
+    """What the matrix says a row is to be compared with, by row."""
+    return {row: on["base"] for row, on in matrix["rows"].items() if "base" in on}
+
+
 def candidates(found: dict[str, dict[str, Runs]], rule: dict[str, Any]) -> list[Candidate]:
     """Our rows that have every set and seed of the rule, those that multiply the rare classes most first."""
     rows = [c for c in screened(found, rule["sets"], rule["seeds"], {}) if not c.row.startswith(BASE)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from accuracy_choice import Candidate, apart, candidates, chosen, screened
+from accuracy_choice import Candidate, apart, bases, candidates, chosen, screened
 from accuracy_limits import KINDS, error_rows, image_rows
 from accuracy_pictures import draw_changes, draw_frontier
 from accuracy_records import HUGE, Runs, Value, cost, difference, ratio, read, value
@@ -68,8 +68,8 @@ def each(found: dict[str, dict[str, Runs]]) -> Iterable[tuple[str, str, dict[str
 
 def choice(found: dict[str, dict[str, Runs]], matrix: dict[str, Any]) -> list[str]:
     """The rule for recipe=recommended and what it says, then every row once; nothing where no two can be compared."""
-    rule, bases = matrix["choice"], {row: on["base"] for row, on in matrix["rows"].items() if "base" in on}
-    ranked, screen = candidates(found, rule), screened(found, rule["sets"], rule["seeds"][:1], bases)
+    rule = matrix["choice"]
+    ranked, screen = candidates(found, rule), screened(found, rule["sets"], rule["seeds"][:1], bases(matrix))
     if not screen:
         return []
     best, drop, sets = chosen(ranked, rule["drop"]), rule["drop"], " and ".join(rule["sets"])

@@ -328,8 +328,8 @@ def test_every_recipe_says_what_it_did(name):
 
 
 def test_what_the_readme_says_of_mosaic_is_in_the_screen():
-    rule, bases = MATRIX["choice"], {row: on["base"] for row, on in MATRIX["rows"].items() if "base" in on}
-    rows = {c.row: c for c in choice.screened(FOUND, rule["sets"], rule["seeds"][:1], bases)}
+    rule = MATRIX["choice"]
+    rows = {c.row: c for c in choice.screened(FOUND, rule["sets"], rule["seeds"][:1], choice.bases(MATRIX))}
     ours, uniform = rows["rfs-mosaic"], rows["rfs-mosaic-uniform"]
     paragraph = README.partition("**Balanced mosaic")[2].partition("\n- ")[0]
     assert re.findall(r"[+-]?\d\.\d+", paragraph) == [f"{ours.rare:.2f}", f"{ours.head:+.3f}", f"{uniform.rare:.2f}"]
