@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou
 from ultralytics.utils import ops
+from ultralytics.utils.metrics import box_iou
 
 IOU = 0.5
 
