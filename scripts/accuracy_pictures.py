@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accuracy_records import Value
 
 from yolo_lt.report.drawing import INK, MUTED, STYLE, TAIL, picture
+
+COLUMNS = 2  # panels beside each other
 
 
 def draw_changes(path: Path, points: dict[str, tuple[Value, Value]], base: str, limit: float) -> None:
@@ -32,20 +35,30 @@ def draw_changes(path: Path, points: dict[str, tuple[Value, Value]], base: str, 
 
 def draw_frontier(path: Path, sets: Mapping[str, Mapping[str, tuple[Value, Value]]], goal: Mapping[str, float]) -> None:
     """A panel per set: what each row does to the head, and how many times stock's tail it has; the goal is shaded."""
-    with picture(path, (4.4 * len(sets), 3.9)) as figure:
-        panels = np.atleast_1d(figure.subplots(1, len(sets), sharey=True))
-        for axes, (name, rows) in zip(panels, sets.items(), strict=True):
+    lines = -(-len(sets) // COLUMNS)
+    with picture(path, (5 * min(COLUMNS, len(sets)), 4.2 * lines)) as figure:
+        panels = figure.subplots(lines, min(COLUMNS, len(sets)), sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(sets) :]:
+            axes.remove()
+        for axes, (name, rows) in zip(panels.flat, sets.items(), strict=False):
             axes.axhline(1, color=INK, lw=1)
             axes.axvline(0, color=INK, lw=1)
-            for row, (head, tail) in rows.items():
-                axes.plot([head.low, head.high], [tail.mean] * 2, color=MUTED, lw=1.2)
-                axes.plot([head.mean] * 2, [tail.low, tail.high], color=MUTED, lw=1.2)
-                axes.plot(head.mean, tail.mean, STYLE["tail"].marker, color=TAIL)
-                axes.annotate(row, (head.mean, tail.mean), (4, 4), textcoords="offset points", fontsize=9)
-            axes.set(title=name, xlabel="head AP50, difference to stock")
-        top = max(panels[0].get_ylim()[1], goal["ratio"] + 0.1)  # of all panels, which share it
-        for axes in panels:
-            right = max(axes.get_xlim()[1], 0.03)
+            _crosses(axes, rows)
+            axes.set(title=name, xlabel="head AP50, difference to stock", ylabel="tail AP50, times stock's")
+            axes.label_outer()
+        right = max(panels[0, 0].get_xlim()[1], 0.03)  # of all panels, which share both axes
+        top = max(panels[0, 0].get_ylim()[1], goal["ratio"] + 0.1)
+        for axes in panels.flat[: len(sets)]:
             axes.fill_between([goal["lower"], right], goal["ratio"], top, color=TAIL, alpha=0.12, lw=0)
-            axes.set(xlim=(None, right), ylim=(None, top))
-        panels[0].set_ylabel("tail AP50, times stock's")
+        panels[0, 0].set(xlim=(None, right), ylim=(None, top))
+
+
+def _crosses(axes: Any, rows: Mapping[str, tuple[Value, Value]]) -> None:
+    """A cross of intervals per row; the names are outside, so that those of neighbours do not meet."""
+    middle = np.median([head.mean for head, _ in rows.values()]) if rows else 0
+    for row, (head, tail) in rows.items():
+        axes.plot([head.low, head.high], [tail.mean] * 2, color=MUTED, lw=1.2)
+        axes.plot([head.mean] * 2, [tail.low, tail.high], color=MUTED, lw=1.2)
+        axes.plot(head.mean, tail.mean, STYLE["tail"].marker, color=TAIL)
+        shift, side = ((-5, 4), "right") if head.mean < middle else ((5, 4), "left")
+        axes.annotate(row, (head.mean, tail.mean), shift, textcoords="offset points", ha=side, fontsize=9)

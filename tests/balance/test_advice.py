@@ -97,8 +97,8 @@ def test_a_long_tail_gets_the_recommended_recipe_and_the_number_behind_it():
 def test_what_was_measured_is_what_the_readme_says():
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     said = re.findall(r"[+-]?\d\.\d+ \[[^\]]+\]", MEASURED)
-    assert len(said) == 4
-    for name, (tail, head) in {"fod31lt": said[:2], "food61": said[2:]}.items():
+    sets = ("fod31lt", "food61", "fod31lt-long", "food61-long")
+    for name, tail, head in zip(sets, said[::2], said[1::2], strict=True):
         row = next(line for line in readme.splitlines() if line.startswith(f"| {name}, rfs against stock |"))
         assert row.split(" | ")[1:4:2] == [tail, head]
 
