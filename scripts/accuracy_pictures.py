@@ -38,19 +38,20 @@ def draw_frontier(path: Path, sets: Mapping[str, Mapping[str, tuple[Value, Value
     lines = -(-len(sets) // COLUMNS)
     with picture(path, (5 * min(COLUMNS, len(sets)), 4.2 * lines)) as figure:
         panels = figure.subplots(lines, min(COLUMNS, len(sets)), sharex=True, sharey=True, squeeze=False)
-        for axes in panels.flat[len(sets) :]:
+        used, spare = panels.flat[: len(sets)], panels.flat[len(sets) :]
+        for axes in spare:
             axes.remove()
-        for axes, (name, rows) in zip(panels.flat, sets.items(), strict=False):
+        for axes, (name, rows) in zip(used, sets.items(), strict=True):
             axes.axhline(1, color=INK, lw=1)
             axes.axvline(0, color=INK, lw=1)
             _crosses(axes, rows)
             axes.set(title=name, xlabel="head AP50, difference to stock", ylabel="tail AP50, times stock's")
             axes.label_outer()
-        right = max(panels[0, 0].get_xlim()[1], 0.03)  # of all panels, which share both axes
-        top = max(panels[0, 0].get_ylim()[1], goal["ratio"] + 0.1)
-        for axes in panels.flat[: len(sets)]:
+        right = max(used[0].get_xlim()[1], 0.03)  # of all panels, which share both axes
+        top = max(used[0].get_ylim()[1], goal["ratio"] + 0.1)
+        for axes in used:
             axes.fill_between([goal["lower"], right], goal["ratio"], top, color=TAIL, alpha=0.12, lw=0)
-        panels[0, 0].set(xlim=(None, right), ylim=(None, top))
+        used[0].set(xlim=(None, right), ylim=(None, top))
 
 
 def _crosses(axes: Any, rows: Mapping[str, tuple[Value, Value]]) -> None:
